@@ -1,0 +1,1 @@
+"""The network; read config, layers, alignment, temporal, swin, msitf in this order beside the paper."""

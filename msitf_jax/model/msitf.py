@@ -1,0 +1,151 @@
+"""MSITF, top to bottom."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from msitf_jax.model.alignment import PCDAlignment, Pyramid
+from msitf_jax.model.config import MSITFConfig
+from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, pixel_shuffle
+from msitf_jax.model.swin import WINDOW, SwinTrunk
+from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
+from msitf_jax.ops.resize import trilinear_base
+
+# The trunk and the reconstruction take this many low-resolution pixels at a time: few enough to stay in the cache and
+# to keep the full-size feature maps small, enough to keep the cores busy.
+PIXELS_AT_ONCE = 8192
+
+
+class Reconstruction(nnx.Module):
+    """Two sub-pixel upsamplings by 2 (Shi et al., CVPR 2016) and two convolutions at full resolution."""
+
+    def __init__(self, channels, *, rngs):
+        self.upconv1 = Conv(channels, 4 * channels, rngs=rngs)
+        self.upconv2 = Conv(channels, 4 * channels, rngs=rngs)
+        self.conv_hr = Conv(channels, channels, rngs=rngs)
+        self.conv_last = Conv(channels, 3, rngs=rngs)
+
+    def __call__(self, x):
+        """`[B, H, W, C]` -> `[B, 4H, 4W, 3]`, to be added to the resized input."""
+        x = leaky_relu(pixel_shuffle(self.upconv1(x)))
+        x = leaky_relu(pixel_shuffle(self.upconv2(x)))
+        return self.conv_last(leaky_relu(self.conv_hr(x)))
+
+
+class MSITF(nnx.Module):
+    """Space-time video super-resolution: four times the size, twice the frame rate.
+
+    Args:
+      config: `MSITFConfig`, None for the published network.
+      rngs: `nnx.Rngs`; stream `params` draws the initial weights.
+
+    >>> from msitf_jax import MSITF, MSITFConfig
+    >>> tiny = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
+    >>> MSITF(tiny, rngs=nnx.Rngs(0))(jnp.zeros((1, 2, 9, 7, 3))).shape
+    (1, 3, 36, 28, 3)
+    """
+
+    def __init__(self, config=None, *, rngs):
+        self.config = config = config or MSITFConfig()
+        channels = config.channels
+        self.conv_first = Conv(3, channels, rngs=rngs)
+        self.feature_extraction = nnx.List(ResidualBlock(channels, rngs=rngs) for _ in range(config.residual_blocks))
+        self.pyramid = Pyramid(channels, rngs=rngs)
+        self.align = PCDAlignment(channels, config.offset_groups, rngs=rngs)
+        self.fusion = Conv(channels, channels, kernel_size=1, rngs=rngs)
+        self.temporal_fusion = BidirectionalFusion(channels, config.offset_groups, rngs=rngs)
+        self.context = TemporalAttention(channels, config.temporal_heads, rngs=rngs)
+        self.trunk = SwinTrunk(config, rngs=rngs)
+        self.reconstruction = Reconstruction(channels, rngs=rngs)
+
+    def __call__(self, clip, *, train=False, rngs=None):
+        """Upscales a clip.
+
+        Args:
+          clip: `[B, N, H, W, 3]`, RGB in 0..1, floating point; B, H, W at least 1, N at least 2.
+          train: draws stochastic depth, with which every frame skips some trunk blocks.
+          rngs: `nnx.Rngs` with a stream `dropout` (or a default one); needed if `train`.
+
+        Returns:
+          `[B, 2N-1, 4H, 4W, 3]`; even indices are at the input frames' times, odd ones between. Not clipped to 0..1.
+
+        Raises:
+          ValueError: a clip of another shape or an integer type, or `train` without `rngs`.
+        """
+        _check_clip(clip)
+        if train and rngs is None:
+            raise ValueError("`rngs` (=None) must be an nnx.Rngs when `train` is True: stochastic depth draws from it")
+        features = self.interpolate(self.shallow_features(clip))
+        features = self.context(self.temporal_fusion(features))
+        survival = None
+        if train:
+            batch, length = features.shape[:2]
+            survival = self.trunk.draw_survival(batch * length, rngs.dropout(), features.dtype)
+        return trilinear_base(clip) + self.render(features, clip.shape[2:4], survival)
+
+    def shallow_features(self, clip):
+        """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`, H' and W' the next multiples of 8, zero below and to the right."""
+        batch, frames, height, width, _ = clip.shape
+        x = leaky_relu(self.conv_first(clip.reshape(batch * frames, height, width, 3)))
+        x = jnp.pad(x, ((0, 0), (0, -height % WINDOW), (0, -width % WINDOW), (0, 0)))
+        for block in self.feature_extraction:
+            x = block(x)
+        return x.reshape(batch, frames, *x.shape[1:])
+
+    def interpolate(self, features):
+        """Puts features between those of every two neighbours: `[B, N, H, W, C]` -> `[B, 2N-1, H, W, C]`."""
+        batch, frames, *frame = features.shape
+
+        def pairs(x, first):
+            x = x.reshape(batch, frames, *x.shape[1:])[:, first : first + frames - 1]
+            return x.reshape(batch * (frames - 1), *x.shape[2:])
+
+        levels = self.pyramid(features.reshape(batch * frames, *frame))
+        earlier, later = ([pairs(x, first) for x in levels] for first in (0, 1))
+        sampled = earlier
+        if self.config.interpolation == "mean":
+            sampled = [(a + b) / 2 for a, b in zip(earlier, later, strict=True)]
+        middle = self.fusion(self.align(sampled, self.align.prepare(earlier), later))
+
+        out = jnp.zeros((batch, 2 * frames - 1, *frame), features.dtype)
+        return out.at[:, ::2].set(features).at[:, 1::2].set(middle.reshape(batch, frames - 1, *frame))
+
+    def render(self, features, size, survival=None):
+        """Trunk and reconstruction, some frames at a time.
+
+        Args:
+          features: `[B, T, H', W', C]`.
+          size: (H, W) of the input frames, what remains after cropping the padding.
+          survival: `SwinTrunk.draw_survival` for B * T frames, or None.
+
+        Returns:
+          `[B, T, 4H, 4W, 3]`: what the network adds to the resized clip.
+        """
+        batch, length, *frame = features.shape
+        height, width = size
+
+        def render_frames(chunk):
+            x, survival = chunk
+            x = self.trunk(x, survival)
+            return self.reconstruction(x[:, :height, :width])
+
+        count = batch * length
+        at_once = _largest_divisor(count, PIXELS_AT_ONCE // (frame[0] * frame[1]))
+        chunks = (features.reshape(count, *frame), survival)
+        chunks = jax.tree.map(lambda x: x.reshape(count // at_once, at_once, *x.shape[1:]), chunks)
+        out = jax.lax.map(render_frames, chunks)
+        return out.reshape(batch, length, 4 * height, 4 * width, 3)
+
+
+def _largest_divisor(count, limit):
+    return max(d for d in range(1, max(1, limit) + 1) if count % d == 0)
+
+
+def _check_clip(clip):
+    shape = clip.shape
+    if len(shape) != 5 or shape[-1] != 3 or min(shape) < 1:
+        raise ValueError(f"`clip` has shape {shape}, expected [batch, frames, height, width, 3], none of them 0")
+    if shape[1] < 2:
+        raise ValueError(f"`clip` has {shape[1]} frame, expected at least 2: there is nothing to interpolate between")
+    if not jnp.issubdtype(clip.dtype, jnp.floating):
+        raise ValueError(f"`clip` has dtype {clip.dtype}, expected floating point in 0..1 (divide 8-bit frames by 255)")

@@ -1,0 +1,183 @@
+"""The trunk: Swin Transformer V2 blocks (Liu et al., CVPR 2022) in residual groups, as in Swin2SR (Conde et al., 2022)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from msitf_jax.model.layers import Conv
+
+WINDOW = 8
+SHIFT = WINDOW // 2
+MAX_LOGIT_SCALE = np.log(100.0)
+NORM_EPSILON = 1e-12
+BIAS_HIDDEN = 512  # units in the network that gives the position bias
+
+
+def relative_coordinates():
+    """`[225, 2]` float64: offsets (rows, columns) -7..7 between two tokens of a window, on Swin V2's log scale."""
+    steps = 8 * np.arange(1 - WINDOW, WINDOW) / (WINDOW - 1)
+    steps = np.sign(steps) * np.log2(np.abs(steps) + 1) / np.log2(8)
+    return np.stack(np.meshgrid(steps, steps, indexing="ij"), -1).reshape(-1, 2)
+
+
+def relative_index():
+    """`[64, 64]` int: row of `relative_coordinates` for (query, key), tokens counted row by row."""
+    token = np.stack(np.divmod(np.arange(WINDOW**2), WINDOW), -1)
+    delta = token[:, None] - token[None, :] + WINDOW - 1
+    return delta[..., 0] * (2 * WINDOW - 1) + delta[..., 1]
+
+
+def shift_mask(height, width):
+    """`[windows, 64, 64]` float: -100 where a shifted window's query and key lay apart before the roll, else 0."""
+    rows, columns = (np.searchsorted([size - WINDOW, size - SHIFT], np.arange(size), "right") for size in (height, width))
+    region = (3 * rows[:, None] + columns[None, :]).reshape(height // WINDOW, WINDOW, width // WINDOW, WINDOW)
+    region = region.transpose(0, 2, 1, 3).reshape(-1, WINDOW**2)
+    return np.where(region[:, :, None] == region[:, None, :], 0.0, -100.0)
+
+
+def to_windows(x):
+    """`[B, H, W, C]` -> `[B * windows, 64, C]`, windows and tokens row by row."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // WINDOW, WINDOW, width // WINDOW, WINDOW, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, WINDOW**2, channels)
+
+
+def from_windows(windows, shape):
+    """The inverse of `to_windows`, `shape` being `[B, H, W, C]`."""
+    batch, height, width, channels = shape
+    x = windows.reshape(batch, height // WINDOW, width // WINDOW, WINDOW, WINDOW, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(shape)
+
+
+def _trunk_linear(in_features, out_features, *, use_bias=True, rngs):
+    # PyTorch's trunc_normal_ cuts at +-2 in absolute terms, a hundred standard deviations out.
+    init = nnx.initializers.truncated_normal(0.02, lower=-100.0, upper=100.0)
+    return nnx.Linear(in_features, out_features, use_bias=use_bias, kernel_init=init, rngs=rngs)
+
+
+def _layer_norm(channels, *, rngs):
+    return nnx.LayerNorm(channels, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+
+
+class WindowAttention(nnx.Module):
+    """Scaled cosine attention within windows, with a continuous position bias (Swin V2, equations 2 to 4)."""
+
+    def __init__(self, channels, heads, *, rngs):
+        self.qkv = _trunk_linear(channels, 3 * channels, use_bias=False, rngs=rngs)
+        self.q_bias = nnx.Param(jnp.zeros((channels,)))
+        self.v_bias = nnx.Param(jnp.zeros((channels,)))
+        self.logit_scale = nnx.Param(jnp.full((heads,), jnp.log(10.0)))
+        self.bias_fc1 = _trunk_linear(2, BIAS_HIDDEN, rngs=rngs)
+        self.bias_fc2 = _trunk_linear(BIAS_HIDDEN, heads, use_bias=False, rngs=rngs)
+        self.proj = _trunk_linear(channels, channels, rngs=rngs)
+        self.heads = heads
+
+    def position_bias(self):
+        """`[heads, 64, 64]`, added to the logits of every window."""
+        table = jnp.asarray(relative_coordinates(), self.bias_fc1.kernel.dtype)
+        table = 16 * jax.nn.sigmoid(self.bias_fc2(jax.nn.relu(self.bias_fc1(table))))
+        return table[relative_index()].transpose(2, 0, 1)
+
+    def __call__(self, windows, mask):
+        """`[windows, 64, C]` and None or a mask `[m, 64, 64]`, m dividing windows -> `[windows, 64, C]`."""
+        count, tokens, channels = windows.shape
+        bias = jnp.concatenate([self.q_bias[...], jnp.zeros_like(self.q_bias[...]), self.v_bias[...]])
+        qkv = self.qkv(windows) + bias[None, None, :]
+        q, k, v = jnp.split(qkv.reshape(count, tokens, 3 * self.heads, channels // self.heads), 3, axis=2)
+        scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
+        q = unit_length(q) * scale[None, None, :, None]
+        logits = jnp.einsum("wqnd,wknd->wnqk", q, unit_length(k)) + self.position_bias()[None]
+        if mask is not None:
+            shape = logits.shape
+            logits = logits.reshape(-1, mask.shape[0], *shape[1:]) + mask[None, :, None]
+            logits = logits.reshape(shape)
+        out = jnp.einsum("wnqk,wknd->wqnd", jax.nn.softmax(logits), v)
+        return self.proj(out.reshape(windows.shape))
+
+
+def unit_length(x):
+    """x divided by its Euclidean length over the last axis, or by 1e-12 where that is shorter."""
+    length = jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), NORM_EPSILON**2))
+    return x / length
+
+
+class SwinBlock(nnx.Module):
+    """Window attention and an MLP, each normalised after it and added: `x + norm1(attn(x))`, `x + norm2(mlp(x))`."""
+
+    def __init__(self, channels, heads, mlp_ratio, shifted, *, rngs):
+        self.attn = WindowAttention(channels, heads, rngs=rngs)
+        self.norm1 = _layer_norm(channels, rngs=rngs)
+        self.fc1 = _trunk_linear(channels, mlp_ratio * channels, rngs=rngs)
+        self.fc2 = _trunk_linear(mlp_ratio * channels, channels, rngs=rngs)
+        self.norm2 = _layer_norm(channels, rngs=rngs)
+        self.shifted = shifted
+
+    def __call__(self, x, survival):
+        """`[B, H, W, C]` -> the same; `survival` `[B, 2]` scales the two branches of each frame, None leaves them."""
+        x = x + _scaled(self.norm1(self._attend(x)), survival, 0)
+        mlp = self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return x + _scaled(self.norm2(mlp), survival, 1)
+
+    def _attend(self, x):
+        if not self.shifted:
+            return from_windows(self.attn(to_windows(x), None), x.shape)
+        mask = jnp.asarray(shift_mask(*x.shape[1:3]), x.dtype)
+        rolled = jnp.roll(x, (-SHIFT, -SHIFT), (1, 2))
+        out = from_windows(self.attn(to_windows(rolled), mask), x.shape)
+        return jnp.roll(out, (SHIFT, SHIFT), (1, 2))
+
+
+def _scaled(branch, survival, which):
+    return branch if survival is None else branch * survival[:, which, None, None, None]
+
+
+class ResidualGroup(nnx.Module):
+    """RSTB: Swin blocks, a 3x3 and a 1x1 convolution, added to the input."""
+
+    def __init__(self, config, *, rngs):
+        self.blocks = nnx.List(
+            SwinBlock(config.channels, config.window_heads, config.mlp_ratio, shifted=i % 2 == 1, rngs=rngs)
+            for i in range(config.trunk_blocks)
+        )
+        self.conv = Conv(config.channels, config.channels, rngs=rngs)
+        self.embed = Conv(config.channels, config.channels, kernel_size=1, rngs=rngs)
+
+    def __call__(self, x, survival):
+        """`[B, H, W, C]` and survival `[B, blocks, 2]` or None -> `[B, H, W, C]`."""
+        out = x
+        for i, block in enumerate(self.blocks):
+            out = block(out, None if survival is None else survival[:, i])
+        return x + self.embed(self.conv(out))
+
+
+class SwinTrunk(nnx.Module):
+    """The deep part that every frame goes through by itself: a Swin2SR body without upsampling."""
+
+    def __init__(self, config, *, rngs):
+        self.conv_first = Conv(config.channels, config.channels, rngs=rngs)
+        self.embed = Conv(config.channels, config.channels, kernel_size=1, rngs=rngs)
+        self.embed_norm = _layer_norm(config.channels, rngs=rngs)
+        self.groups = nnx.List(ResidualGroup(config, rngs=rngs) for _ in range(config.trunk_groups))
+        self.norm = _layer_norm(config.channels, rngs=rngs)
+        self.conv_after_body = Conv(config.channels, config.channels, rngs=rngs)
+        blocks = config.trunk_groups * config.trunk_blocks
+        self.survival_shape = (config.trunk_groups, config.trunk_blocks, 2)
+        self.drop_rates = tuple(np.linspace(0, config.stochastic_depth, blocks).tolist())
+
+    def draw_survival(self, frames, key, dtype):
+        """Stochastic depth (Huang et al., ECCV 2016): `[frames, groups, blocks, 2]`, 0 or 1 / P(kept).
+
+        Each frame keeps or drops the two branches of each block on its own.
+        """
+        kept = 1 - np.repeat(self.drop_rates, 2).reshape(self.survival_shape)
+        drawn = jax.random.bernoulli(key, kept, (frames, *self.survival_shape))
+        return drawn.astype(dtype) / jnp.asarray(kept, dtype)[None]
+
+    def __call__(self, x, survival=None):
+        """`[B, H, W, C]`, H and W multiples of 8; survival as drawn, None in evaluation -> `[B, H, W, C]`."""
+        shallow = self.conv_first(x)
+        tokens = self.embed_norm(self.embed(shallow))
+        for i, group in enumerate(self.groups):
+            tokens = group(tokens, None if survival is None else survival[:, i])
+        return self.conv_after_body(self.norm(tokens)) + shallow

@@ -1,0 +1,106 @@
+"""Fusion over time: a bidirectional deformable ConvLSTM, then attention over time at every pixel."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from msitf_jax.model.alignment import PCDAlignment, Pyramid
+from msitf_jax.model.layers import Conv, torch_uniform
+
+
+class StateAlignment(nnx.Module):
+    """Moves the input's features as a recurrent state says: `fusion(align(pyramid(x), pyramid(state)))`."""
+
+    def __init__(self, channels, groups, *, rngs):
+        self.pyramid = Pyramid(channels, rngs=rngs)
+        self.align = PCDAlignment(channels, groups, rngs=rngs)
+        self.fusion = Conv(channels, channels, kernel_size=1, rngs=rngs)
+
+    def prepare(self, x):
+        """`[B, H, W, C]` -> (x's pyramid, its half of the offset convolutions): all that needs no state."""
+        pyramid = self.pyramid(x)
+        return pyramid, self.align.prepare(pyramid)
+
+    def __call__(self, prepared, state):
+        """`prepare(x)` and a state `[B, H, W, C]` -> `[B, H, W, C]`."""
+        return self.fusion(self.align(*prepared, self.pyramid(state)))
+
+
+class DeformableLSTMCell(nnx.Module):
+    """One ConvLSTM step in which aligned input features take the place of the hidden and the cell state.
+
+    `h' = align_h(x, h)`, `c' = align_c(x, c)`; gates `i, f, o, g = conv([x, h'])`;
+    `c = sigmoid(f) c' + sigmoid(i) tanh(g)`; `h = sigmoid(o) tanh(c)`.
+    """
+
+    def __init__(self, channels, groups, *, rngs):
+        self.align_h = StateAlignment(channels, groups, rngs=rngs)
+        self.align_c = StateAlignment(channels, groups, rngs=rngs)
+        self.gates = Conv(2 * channels, 4 * channels, rngs=rngs)
+
+    def prepare(self, x):
+        """`[B, H, W, C]` -> what a step needs of x, with B still the first axis of every array."""
+        return x, self.align_h.prepare(x), self.align_c.prepare(x)
+
+    def __call__(self, prepared, state):
+        """`prepare(x)` and state (h, c), `[B, H, W, C]` each -> the next state."""
+        x, for_h, for_c = prepared
+        h, c = state
+        h = self.align_h(for_h, h)
+        c = self.align_c(for_c, c)
+        i, f, o, g = jnp.split(self.gates(x, h), 4, axis=-1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+class BidirectionalFusion(nnx.Module):
+    """The cell run forwards and backwards over the sequence, both results merged by a 1x1 convolution.
+
+    The directions share weights and go through one `lax.scan` as one batch.
+    """
+
+    def __init__(self, channels, groups, *, rngs):
+        self.cell = DeformableLSTMCell(channels, groups, rngs=rngs)
+        self.merge = Conv(2 * channels, channels, kernel_size=1, rngs=rngs)
+
+    def __call__(self, features):
+        """`[B, T, H, W, C]` -> `[B, T, H, W, C]`."""
+        batch, length, *frame = features.shape
+        prepared = self.cell.prepare(features.reshape(batch * length, *frame))
+        prepared = jax.tree.map(lambda a: a.reshape(batch, length, *a.shape[1:]), prepared)
+
+        def both_directions(sequence, t):
+            ahead, back = (
+                jax.lax.dynamic_index_in_dim(sequence, index, axis=1, keepdims=False) for index in (t, length - 1 - t)
+            )
+            return jnp.concatenate([ahead, back])
+
+        def step(state, t):
+            h, c = self.cell(jax.tree.map(lambda a: both_directions(a, t), prepared), state)
+            return (h, c), h
+
+        zeros = jnp.zeros((2 * batch, *frame), features.dtype)
+        _, hidden = jax.lax.scan(step, (zeros, zeros), jnp.arange(length))
+        forward, backward = hidden[:, :batch], hidden[::-1, batch:]
+        fused = self.merge(*(h.swapaxes(0, 1).reshape(batch * length, *frame) for h in (forward, backward)))
+        return fused.reshape(features.shape)
+
+
+class TemporalAttention(nnx.Module):
+    """Global context: at every pixel, multi-head attention over its features at all times. Added to its input."""
+
+    def __init__(self, channels, heads, *, rngs):
+        uniform = torch_uniform(channels)
+        self.qkv = nnx.Linear(channels, 3 * channels, kernel_init=uniform, bias_init=uniform, rngs=rngs)
+        self.proj = nnx.Linear(channels, channels, kernel_init=uniform, bias_init=uniform, rngs=rngs)
+        self.heads = heads
+
+    def __call__(self, x):
+        """`[B, T, H, W, C]` -> the same shape."""
+        batch, length, height, width, channels = x.shape
+        head_dim = channels // self.heads
+        q, k, v = jnp.split(self.qkv(x).reshape(batch, length, height, width, 3 * self.heads, head_dim), 3, axis=-2)
+        # The scale goes on q: XLA's CPU backend has miscompiled a scaled sum of products here.
+        logits = jnp.einsum("bthwnd,bshwnd->bhwnts", q * head_dim**-0.5, k)
+        context = jnp.einsum("bhwnts,bshwnd->bthwnd", jax.nn.softmax(logits), v)
+        return x + self.proj(context.reshape(x.shape))

@@ -1,0 +1,33 @@
+"""Fixed linear resizes with half-pixel centres and clamped edges (PyTorch's `align_corners=False`)."""
+
+import jax
+import jax.numpy as jnp
+
+
+def upsample2x(x):
+    """Bilinear x2: `[..., H, W, C]` -> `[..., 2H, 2W, C]`.
+
+    Output pixel 2i lies a quarter pixel before input pixel i and 2i + 1 a quarter after, so the weights are
+    always 3/4 and 1/4: two shifted sums an axis, with no index arrays and no matrix product.
+    """
+    for axis in (x.ndim - 3, x.ndim - 2):
+        size = x.shape[axis]
+        first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+        last = jax.lax.slice_in_dim(x, size - 1, size, axis=axis)
+        before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, size - 1, axis=axis)], axis)
+        after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, size, axis=axis), last], axis)
+        pair = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
+        x = pair.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+    return x
+
+
+def trilinear_base(clip):
+    """The clip resized linearly in time and space: `[B, N, H, W, C]` -> `[B, 2N-1, 4H, 4W, C]`.
+
+    The part of the network's output that nothing is learned for, and the `trilinear` baseline. Time follows the
+    half-pixel rule like space does, so for N = 4 the seven frames lie at input times 0, .357, .929, 1.5,
+    2.071, 2.643 and 3, not at multiples of a half; published weights are trained on top of this.
+    """
+    batch, frames, height, width, channels = clip.shape
+    shape = (batch, 2 * frames - 1, 4 * height, 4 * width, channels)
+    return jax.image.resize(clip, shape, "linear", precision=jax.lax.Precision.HIGHEST)

@@ -45,8 +45,8 @@ class DeformableConv(nnx.Module):
 
     def __call__(self, x, features):
         """x `[B, H, W, C]` is sampled where `features`, of the same shape, say; returns the same shape."""
-        raw = self.conv_offset(features)
-        offset, mask = jnp.split(raw, [2 * self.groups * TAPS], axis=-1)
+        points = self.groups * TAPS
+        offset, mask = self.conv_offset.pieces([2 * points, points], features)
         offset = MAX_OFFSET * jnp.tanh(offset).reshape(*x.shape[:3], self.groups, TAPS, 2)
         mask = jax.nn.sigmoid(mask).reshape(*x.shape[:3], self.groups, TAPS)
         return deform_conv2d(x, offset, mask, self.kernel[...], self.bias[...])
@@ -102,7 +102,10 @@ class PCDAlignment(nnx.Module):
 
     def prepare(self, fea1):
         """Pyramid of fea1 -> its half of the first offset convolutions with their bias, level by level."""
-        return tuple(conv.share(x) + conv.bias[...][None, None, None, :] for conv, x in zip(self._offset_convs(), fea1, strict=True))
+        return tuple(
+            conv.share(x, first=0) + conv.bias[...][None, None, None, :]
+            for conv, x in zip(self._offset_convs(), fea1, strict=True)
+        )
 
     def __call__(self, sampled, prepared, fea2):
         """Moves `sampled`.

@@ -1,5 +1,7 @@
 """The small layers that the parts of the network share, with PyTorch's default initial weights."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -23,8 +25,7 @@ def leaky_relu(x):
 class Conv(nnx.Module):
     """Square 2-D convolution with bias, zero padding `kernel_size // 2` on every side.
 
-    Several inputs are taken as if concatenated over channels. `share` is the part that some of the input channels
-    have in the result, for inputs that become known at different times.
+    Several inputs are taken as if concatenated over channels.
 
     Args:
       in_features, out_features: channels.
@@ -46,12 +47,24 @@ class Conv(nnx.Module):
 
     def __call__(self, *inputs):
         """`[B, H, W, C]` each -> `[B, ceil(H / stride), ceil(W / stride), out_features]`."""
-        x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, -1)
-        return self.share(x) + self.bias[...][None, None, None, :]
+        (out,) = self.pieces([self.bias.shape[0]], *inputs)
+        return out
 
-    def share(self, x, first=0):
-        """The result's share that comes from input channels `first ... first + C - 1`; the bias is not in it."""
-        kernel = self.kernel[...][:, :, first : first + x.shape[-1], :]
+    def pieces(self, sizes, *inputs):
+        """The result cut over channels into pieces of `sizes`, each a convolution of its own.
+
+        XLA's CPU convolution is up to 1.4 times as fast on 64 to 144 output channels as on over 200.
+        """
+        x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, -1)
+        ends = list(itertools.accumulate(sizes, initial=0))
+        kernel, bias = self.kernel[...], self.bias[...][None, None, None, :]
+        return [self._convolve(x, kernel[..., a:b]) + bias[..., a:b] for a, b in itertools.pairwise(ends)]
+
+    def share(self, x, first):
+        """What input channels `first ... first + C - 1` add to the result, for an input known before the others."""
+        return self._convolve(x, self.kernel[...][:, :, first : first + x.shape[-1], :])
+
+    def _convolve(self, x, kernel):
         pad = kernel.shape[0] // 2
         return jax.lax.conv_general_dilated(
             x,
@@ -76,13 +89,19 @@ class ResidualBlock(nnx.Module):
         return x + self.conv2(jax.nn.relu(self.conv1(x)))
 
 
-def pixel_shuffle(x, factor=2):
-    """`[B, H, W, factor^2 * C]` -> `[B, factor * H, factor * W, C]`: `out[f*y+i, f*x+j, c] = in[y, x, i, j, c]`.
+def upsample2x(conv, x):
+    """Sub-pixel upsampling (Shi et al., CVPR 2016): convolution, leaky ReLU and pixel shuffle by 2.
 
-    Channels count (i, j, c), c fastest, so that whole pixels move. PyTorch counts (c, i, j): see
-    `msitf_jax.weights.torch_format`, which reorders the kernels once.
+    The convolution's 4C output channels count (i, j, c) for the pixels (2y + i, 2x + j), c fastest. PyTorch counts
+    (c, i, j): `msitf_jax.weights.torch_format` reorders the kernels once, and here whole rows of pixels move.
+
+    Args:
+      conv: `Conv` from C to 4C channels.
+      x: `[B, H, W, C]`.
+
+    Returns:
+      `[B, 2H, 2W, C]`.
     """
     batch, height, width, channels = x.shape
-    out = channels // factor**2
-    x = x.reshape(batch, height, width, factor, factor, out).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(batch, height * factor, width * factor, out)
+    rows = [leaky_relu(half).reshape(batch, height, 2 * width, channels) for half in conv.pieces([2 * channels] * 2, x)]
+    return jnp.stack(rows, 2).reshape(batch, 2 * height, 2 * width, channels)

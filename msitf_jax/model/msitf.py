@@ -1,12 +1,12 @@
 """MSITF, top to bottom."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from msitf_jax.model.alignment import PCDAlignment, Pyramid
+from msitf_jax.model.chunks import map_chunks
 from msitf_jax.model.config import MSITFConfig
-from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, pixel_shuffle
+from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, upsample2x
 from msitf_jax.model.swin import WINDOW, SwinTrunk
 from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
 from msitf_jax.ops.resize import trilinear_base
@@ -17,7 +17,7 @@ PIXELS_AT_ONCE = 8192
 
 
 class Reconstruction(nnx.Module):
-    """Two sub-pixel upsamplings by 2 (Shi et al., CVPR 2016) and two convolutions at full resolution."""
+    """Two sub-pixel upsamplings by 2 and two convolutions at full resolution."""
 
     def __init__(self, channels, *, rngs):
         self.upconv1 = Conv(channels, 4 * channels, rngs=rngs)
@@ -27,8 +27,7 @@ class Reconstruction(nnx.Module):
 
     def __call__(self, x):
         """`[B, H, W, C]` -> `[B, 4H, 4W, 3]`, to be added to the resized input."""
-        x = leaky_relu(pixel_shuffle(self.upconv1(x)))
-        x = leaky_relu(pixel_shuffle(self.upconv2(x)))
+        x = upsample2x(self.upconv2, upsample2x(self.upconv1, x))
         return self.conv_last(leaky_relu(self.conv_hr(x)))
 
 
@@ -129,16 +128,9 @@ class MSITF(nnx.Module):
             x = self.trunk(x, survival)
             return self.reconstruction(x[:, :height, :width])
 
-        count = batch * length
-        at_once = _largest_divisor(count, PIXELS_AT_ONCE // (frame[0] * frame[1]))
-        chunks = (features.reshape(count, *frame), survival)
-        chunks = jax.tree.map(lambda x: x.reshape(count // at_once, at_once, *x.shape[1:]), chunks)
-        out = jax.lax.map(render_frames, chunks)
+        frames = features.reshape(batch * length, *frame)
+        out = map_chunks(render_frames, (frames, survival), PIXELS_AT_ONCE // (frame[0] * frame[1]))
         return out.reshape(batch, length, 4 * height, 4 * width, 3)
-
-
-def _largest_divisor(count, limit):
-    return max(d for d in range(1, max(1, limit) + 1) if count % d == 0)
 
 
 def _check_clip(clip):

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from msitf_jax.model.chunks import map_chunks
 from msitf_jax.model.layers import Conv
 
 WINDOW = 8
 SHIFT = WINDOW // 2
 MAX_LOGIT_SCALE = np.log(100.0)
 NORM_EPSILON = 1e-12
+PIXELS_AT_ONCE = 3072  # a chunk's attention weights fill about 3 MB
 BIAS_HIDDEN = 512  # units in the network that gives the position bias
 
 
@@ -28,26 +30,35 @@ def relative_index():
     return delta[..., 0] * (2 * WINDOW - 1) + delta[..., 1]
 
 
-def shift_mask(height, width):
-    """`[windows, 64, 64]` float: -100 where a shifted window's query and key lay apart before the roll, else 0."""
-    rows, columns = (np.searchsorted([size - WINDOW, size - SHIFT], np.arange(size), "right") for size in (height, width))
-    region = (3 * rows[:, None] + columns[None, :]).reshape(height // WINDOW, WINDOW, width // WINDOW, WINDOW)
-    region = region.transpose(0, 2, 1, 3).reshape(-1, WINDOW**2)
-    return np.where(region[:, :, None] == region[:, None, :], 0.0, -100.0)
+def shift_regions(height, width):
+    """`[height // 8, width // 8, 64]` int: which of nine regions each token of a shifted frame's windows comes from.
+
+    Rolling the frame by -4 brings its first rows and columns behind its last ones: cuts lie 8 and 4 from the end.
+    """
+    rows, columns = (
+        np.searchsorted([size - WINDOW, size - SHIFT], np.arange(size), side="right") for size in (height, width)
+    )
+    regions = 3 * rows[:, None] + columns[None, :]
+    regions = regions.reshape(height // WINDOW, WINDOW, width // WINDOW, WINDOW).swapaxes(1, 2)
+    return regions.reshape(*regions.shape[:2], WINDOW**2)
+
+
+def shift_mask(regions):
+    """`[..., 64]` regions -> `[..., 64, 64]`: -100 where query and key are of different regions, else 0."""
+    return (regions[..., :, None] != regions[..., None, :]) * -100.0
 
 
 def to_windows(x):
-    """`[B, H, W, C]` -> `[B * windows, 64, C]`, windows and tokens row by row."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // WINDOW, WINDOW, width // WINDOW, WINDOW, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, WINDOW**2, channels)
+    """`[B, 8, W, C]` strips -> `[B * W // 8, 64, C]` windows, windows and tokens row by row."""
+    strips, _, width, channels = x.shape
+    x = x.reshape(strips, WINDOW, width // WINDOW, WINDOW, channels).swapaxes(1, 2)
+    return x.reshape(-1, WINDOW**2, channels)
 
 
-def from_windows(windows, shape):
-    """The inverse of `to_windows`, `shape` being `[B, H, W, C]`."""
-    batch, height, width, channels = shape
-    x = windows.reshape(batch, height // WINDOW, width // WINDOW, WINDOW, WINDOW, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(shape)
+def from_windows(windows, width):
+    """The inverse of `to_windows`: `[B * W // 8, 64, C]` -> `[B, 8, W, C]`."""
+    x = windows.reshape(-1, width // WINDOW, WINDOW, WINDOW, windows.shape[-1]).swapaxes(1, 2)
+    return x.reshape(-1, WINDOW, width, windows.shape[-1])
 
 
 def _trunk_linear(in_features, out_features, *, use_bias=True, rngs):
@@ -79,8 +90,8 @@ class WindowAttention(nnx.Module):
         table = 16 * jax.nn.sigmoid(self.bias_fc2(jax.nn.relu(self.bias_fc1(table))))
         return table[relative_index()].transpose(2, 0, 1)
 
-    def __call__(self, windows, mask):
-        """`[windows, 64, C]` and None or a mask `[m, 64, 64]`, m dividing windows -> `[windows, 64, C]`."""
+    def __call__(self, windows, regions=None):
+        """`[windows, 64, C]`, and for shifted windows the regions `[windows, 64]` -> `[windows, 64, C]`."""
         count, tokens, channels = windows.shape
         bias = jnp.concatenate([self.q_bias[...], jnp.zeros_like(self.q_bias[...]), self.v_bias[...]])
         qkv = self.qkv(windows) + bias[None, None, :]
@@ -88,11 +99,12 @@ class WindowAttention(nnx.Module):
         scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
         q = unit_length(q) * scale[None, None, :, None]
         logits = jnp.einsum("wqnd,wknd->wnqk", q, unit_length(k)) + self.position_bias()[None]
-        if mask is not None:
-            shape = logits.shape
-            logits = logits.reshape(-1, mask.shape[0], *shape[1:]) + mask[None, :, None]
-            logits = logits.reshape(shape)
-        out = jnp.einsum("wnqk,wknd->wqnd", jax.nn.softmax(logits), v)
+        if regions is not None:
+            logits = logits + shift_mask(regions).astype(logits.dtype)[:, None]
+        # Softmax, divided after the product with v: 16 numbers a row instead of 64.
+        weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True)))
+        total = jnp.sum(weights, -1).swapaxes(1, 2)[..., None]
+        out = jnp.einsum("wnqk,wknd->wqnd", weights, v) / total
         return self.proj(out.reshape(windows.shape))
 
 
@@ -115,17 +127,27 @@ class SwinBlock(nnx.Module):
 
     def __call__(self, x, survival):
         """`[B, H, W, C]` -> the same; `survival` `[B, 2]` scales the two branches of each frame, None leaves them."""
-        x = x + _scaled(self.norm1(self._attend(x)), survival, 0)
+        batch, height, width, channels = x.shape
+        rows = height // WINDOW
+        regions = None
+        if self.shifted:
+            x = jnp.roll(x, (-SHIFT, -SHIFT), (1, 2))
+            regions = jnp.tile(jnp.asarray(shift_regions(height, width)), (batch, 1, 1))
+        if survival is not None:
+            survival = jnp.repeat(survival, rows, axis=0)
+        strips = x.reshape(batch * rows, WINDOW, width, channels)
+        x = map_chunks(self._strips, (strips, regions, survival), PIXELS_AT_ONCE // (WINDOW * width)).reshape(x.shape)
+        return jnp.roll(x, (SHIFT, SHIFT), (1, 2)) if self.shifted else x
+
+    def _strips(self, chunk):
+        """A block needs nothing from beyond a row of windows: strips `[B, 8, W, C]` -> the same."""
+        x, regions, survival = chunk
+        if regions is not None:
+            regions = regions.reshape(-1, WINDOW**2)
+        attended = from_windows(self.attn(to_windows(x), regions), x.shape[2])
+        x = x + _scaled(self.norm1(attended), survival, 0)
         mlp = self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
         return x + _scaled(self.norm2(mlp), survival, 1)
-
-    def _attend(self, x):
-        if not self.shifted:
-            return from_windows(self.attn(to_windows(x), None), x.shape)
-        mask = jnp.asarray(shift_mask(*x.shape[1:3]), x.dtype)
-        rolled = jnp.roll(x, (-SHIFT, -SHIFT), (1, 2))
-        out = from_windows(self.attn(to_windows(rolled), mask), x.shape)
-        return jnp.roll(out, (SHIFT, SHIFT), (1, 2))
 
 
 def _scaled(branch, survival, which):

@@ -48,7 +48,7 @@ class DeformableLSTMCell(nnx.Module):
         h, c = state
         h = self.align_h(for_h, h)
         c = self.align_c(for_c, c)
-        i, f, o, g = jnp.split(self.gates(x, h), 4, axis=-1)
+        i, f, o, g = self.gates.pieces([x.shape[-1]] * 4, x, h)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         return jax.nn.sigmoid(o) * jnp.tanh(c), c
 

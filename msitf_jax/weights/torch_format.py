@@ -13,7 +13,7 @@ from flax import nnx
 from msitf_jax.model.alignment import TAPS
 from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.msitf import MSITF
-from msitf_jax.model.swin import WINDOW, relative_coordinates, relative_index, shift_mask
+from msitf_jax.model.swin import WINDOW, relative_coordinates, relative_index, shift_mask, shift_regions
 
 # From our parameter paths to published names; all are applied, in this order.
 _RENAMES = (
@@ -78,6 +78,7 @@ def published_parameters(model):
 def published_buffers(config):
     """The arrays that a published state dict carries and nobody trains: position tables, indices and shift masks."""
     side = 2 * WINDOW - 1
+    mask = shift_mask(shift_regions(_MASK_SIZE, _MASK_SIZE)).reshape(-1, WINDOW**2, WINDOW**2).astype(np.float32)
     buffers = {}
     for group in range(config.trunk_groups):
         for block in range(config.trunk_blocks):
@@ -86,7 +87,7 @@ def published_buffers(config):
             buffers[prefix + "attn.relative_coords_table"] = table.astype(np.float32)
             buffers[prefix + "attn.relative_position_index"] = relative_index().astype(np.int64)
             if block % 2 == 1:
-                buffers[prefix + "attn_mask"] = shift_mask(_MASK_SIZE, _MASK_SIZE).astype(np.float32)
+                buffers[prefix + "attn_mask"] = mask
     return buffers
 
 

@@ -1,0 +1,25 @@
+"""Work done a part of the batch at a time."""
+
+import jax
+
+
+def map_chunks(function, arrays, limit):
+    """`function(arrays)`, computed for at most `limit` entries of the first axis at a time.
+
+    Fewer entries keep intermediate results small enough for the cache, or the peak memory low.
+
+    Args:
+      function: maps a pytree of arrays that share their first axis to an array with that first axis.
+      arrays: such a pytree; None stays None.
+      limit: entries at a time; the largest divisor of their number that is not above it is taken, at least 1.
+
+    Returns:
+      What `function` gives for all of them.
+    """
+    count = jax.tree.leaves(arrays)[0].shape[0]
+    size = max(divisor for divisor in range(1, max(1, limit) + 1) if count % divisor == 0)
+    if size == count:
+        return function(arrays)
+    chunks = jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), arrays)
+    out = jax.lax.map(function, chunks)
+    return out.reshape(count, *out.shape[2:])

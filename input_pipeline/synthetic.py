@@ -22,13 +22,13 @@ import numpy as np
 Pose = Callable[[float], tuple[float, float, float, float]]
 
 # Textures are held at twice the frame's resolution: a bilinear look-up then blurs nearly alike at every sub-pixel
-# phase, where one at frame resolution would make moving detail flicker between sharp and soft.
+# phase, where one at frame resolution would make moving detail flicker between sharp and soft. It also halves the
+# rounding of positions in OpenCV 4, to 1/32 of a texture pixel; OpenCV 5 does not round.
 _OVERSAMPLE = 2
 # Objects come in pairs that meet at this time, so that even the customary seven frames show them crossing.
 _MEETING_TIME = 3.0
-_LARGEST_SPEED = 6.0
-_SMALLEST_SIDE = 16
-# Hues of the objects, in degrees from that of the background.
+# Hues in degrees: of earth, foliage, sea and sky for the background, and of the objects as steps from there.
+_GROUND_HUES = (25, 45, 100, 180, 210)
 _CONTRASTS = (-60, 60, 130, 165, 200, 230)
 _WORDS = ("Space", "Time", "FRAME", "Motion", "detail", "EXIT 24", "60 km/h", "No. 1738", "Rue 9", "Kyoto", "1/250 s")
 _FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_COMPLEX)
@@ -38,8 +38,8 @@ def clip(seed: int, *, frames: int = 7, height: int = 256, width: int = 448) -> 
     """Draws a clip of moving test patterns.
 
     The same arguments always give the same bytes, and a clip is a prefix of any longer clip of the same seed and
-    size. Objects scale with the shorter side of the frame; no point of one moves much faster than 6 pixels a frame,
-    nor than a twentieth of the shorter side, and the background moves at less than half of that.
+    size. Objects scale with the shorter side of the frame. No point of one moves by more than about 6 pixels a
+    frame, nor by more than a twentieth of the shorter side; the background moves at less than half of that.
 
     Args:
         seed: What to draw; an integer of 0 or more.
@@ -53,10 +53,9 @@ def clip(seed: int, *, frames: int = 7, height: int = 256, width: int = 448) -> 
     Raises:
         ValueError: If `seed` is negative, `frames` is below 1, or `height` or `width` is below 16.
     """
-    limits = (("seed", seed, 0), ("frames", frames, 1), ("height", height, 16), ("width", width, 16))
-    for name, value, least in limits:
+    for name, value, least in (("seed", seed, 0), ("frames", frames, 1), ("height", height, 16), ("width", width, 16)):
         if value < least:
-            raise ValueError(f"{name} is {value}, but it must be an integer of at least {least}.")
+            raise ValueError(f"`{name}` (={value!r}) must be an integer of at least {least}")
     render = _scene(np.random.default_rng(seed), height, width)
     return np.stack([render(float(t)) for t in range(frames)])
 
@@ -64,20 +63,18 @@ def clip(seed: int, *, frames: int = 7, height: int = 256, width: int = 448) -> 
 def _scene(rng: np.random.Generator, height: int, width: int) -> Callable[[float], np.ndarray]:
     """Returns the function that draws the frame, uint8 RGB of shape [height, width, 3], at a given time."""
     short = min(height, width)
-    speed = min(_LARGEST_SPEED, short / 20)
-    hue = rng.uniform(0, 360)
+    speed = min(6.0, short / 20)
+    hue = rng.choice(_GROUND_HUES) + rng.normal(0, 12)
     light = _light(rng, height, width)
     backdrop = _backdrop(rng, height, width, hue)
-    camera = _path(rng, (width / 2, height / 2), 0.12 * short, 0.4 * speed, tilt=0.05)
+    radius = np.hypot(width, height) / 2
+    camera = _path(rng, (width / 2, height / 2), 0.12 * short, 0.45 * speed, radius, spins=False)
     layers = _objects(rng, height, width, speed, hue) + _captions(rng, height, width, speed, hue)
     # A shuffled depth order lets some words pass behind objects and others in front.
     layers = [layers[i] for i in rng.permutation(len(layers))]
 
     def render(t: float) -> np.ndarray:
-        view = _inverse_map(backdrop, *camera(t))
-        frame = cv2.warpAffine(
-            backdrop, view, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT
-        )
+        frame = _warp(backdrop, (width, height), *camera(t), border=cv2.BORDER_REFLECT)
         for sprite, pose in layers:
             _paste(frame, sprite, *pose(t))
         return cv2.multiply(frame, light, dtype=cv2.CV_8U)
@@ -90,7 +87,7 @@ def _backdrop(rng: np.random.Generator, height: int, width: int, hue: float) -> 
     short = min(height, width)
     # The camera may look past this margin, where the texture goes on mirrored: still, and so moving as one with it.
     rows, columns = (int(_OVERSAMPLE * (side + 0.3 * short)) for side in (height, width))
-    canvas = _texture(rng, rows, columns, _ramp(rng, hue, 0.3), _GROUNDS).astype(np.float32)
+    canvas = _texture(rng, rows, columns, _ramp(rng, hue, 0.28), _GROUNDS).astype(np.float32)
     for _ in range(5):
         panel = _shape(rng, rng.uniform(0.15, 0.35) * short, _ramp(rng, hue + rng.normal(0, 30), 0.35), _REGULAR)
         _paste(canvas, panel, rng.uniform(0, columns), rng.uniform(0, rows), rng.uniform(0, 6.3), 1.0)
@@ -109,8 +106,7 @@ def _objects(rng: np.random.Generator, height: int, width: int, speed: float, hu
         radius = short * rng.uniform(0.1, 0.2)
         place = meeting + rng.uniform(-0.8, 0.8, 2) * radius
         sprite = _shape(rng, radius, _ramp(rng, hue + rng.choice(_CONTRASTS), 0.6), _GROUNDS + _REGULAR)
-        spin = rng.choice((-1, 1)) * rng.uniform(0.1, 0.3) * speed / radius
-        layers.append((sprite, _path(rng, place, 0.25 * short, 0.7 * speed, spin=spin)))
+        layers.append((sprite, _path(rng, place, 0.25 * short, speed, radius, spins=True)))
     return layers
 
 
@@ -118,63 +114,63 @@ def _captions(rng: np.random.Generator, height: int, width: int, speed: float, h
     """Returns the moving words as (sprite, pose) pairs, spread from top to bottom."""
     short = min(height, width)
     layers = []
-    sizes = rng.permutation((0.035, 0.05, 0.075, 0.11))
+    # Words keep a size in pixels that can be read, so that a small frame has room for fewer of them.
+    sizes = rng.permutation((0.035, 0.05, 0.075, 0.11))[: max(short // 20, 1)]
     words = rng.permutation(_WORDS)
     for index, size in enumerate(sizes):
         sprite = _caption(rng, str(words[index]), max(size * short, min(8, short / 4)), hue, plate=index % 2 == 0)
-        place = rng.uniform(0.3, 0.7) * width, (index + rng.uniform(0.3, 0.7)) / len(sizes) * height
-        layers.append((sprite, _path(rng, place, 0.15 * short, 0.6 * speed, tilt=0.15)))
+        radius = np.hypot(*sprite.shape[:2]) / 2 / _OVERSAMPLE
+        place = rng.uniform(0.3, 0.7) * width, (0.1 + 0.8 * (index + rng.uniform(0.2, 0.8)) / len(sizes)) * height
+        layers.append((sprite, _path(rng, place, 0.15 * short, 0.8 * speed, radius, spins=False)))
     return layers
 
 
 def _path(
-    rng: np.random.Generator,
-    place: tuple[float, float],
-    reach: float,
-    speed: float,
-    *,
-    spin: float = 0.0,
-    tilt: float = 0.0,
+    rng: np.random.Generator, place: tuple[float, float], reach: float, speed: float, radius: float, *, spins: bool
 ) -> Pose:
     """Returns a smooth, slightly curved and accelerated motion.
 
     Args:
-        rng: Source of the path's direction and phases.
+        rng: Source of the path's direction, rates and phases.
         place: Position (x, y) in pixels at the meeting time.
         reach: Length of the swing along the path, in pixels from its middle.
-        speed: Highest speed along the path, in pixels a frame.
-        spin: Steady rotation, in radians a frame.
-        tilt: Largest angle of a slow rotation to and fro, in radians.
+        speed: Speed that no point of what moves exceeds by more than a few hundredths, in pixels a frame.
+        radius: Distance in pixels from the centre of what moves to its farthest point.
+        spins: Whether it turns steadily from a random angle, rather than tilting to and fro about upright.
 
     Returns:
         A function from time to (x, y, angle, zoom), as `_paste` takes them.
     """
-    heading = rng.uniform(0, 2 * np.pi)
-    rate = rng.uniform(0.6, 1.0) * speed / reach
+    # The budget of speed: 0.75 along the path (and a little across), 0.2 at the rim from turning, 0.05 from zooming.
+    rate = rng.uniform(0.7, 1.0) * 0.75 * speed / reach
+    turn = rng.choice((-1, 1)) * rng.uniform(0.6, 1.0) * 0.2 * speed / radius
+    growth = min(0.05 * speed / radius, 0.005)
+    tilt = np.clip(turn, -0.01, 0.01)
     # Phases near the middle of a swing: at its ends an object would stand still for most of a short clip.
     phase = rng.choice((0, np.pi)) + rng.uniform(-0.8, 0.8) - rate * _MEETING_TIME
-    bend, sway, breath, start = rng.uniform(0, 2 * np.pi, 4)
-    if not spin:
-        start = 0.0
+    heading, bend, sway, breath, start = rng.uniform(0, 2 * np.pi, 5)
 
     def swing(t: float) -> complex:
         return reach * complex(np.sin(rate * t + phase), 0.3 * np.sin(0.8 * rate * t + bend))
 
     def pose(t: float) -> tuple[float, float, float, float]:
         moved = (swing(t) - swing(_MEETING_TIME)) * np.exp(1j * heading)
-        angle = start + spin * t + tilt * np.sin(0.07 * t + sway)
-        zoom = (1 + 0.06 * np.sin(0.08 * t + breath)) / _OVERSAMPLE
+        angle = start + turn * t if spins else tilt / 0.07 * np.sin(0.07 * t + sway)
+        zoom = (1 + growth / 0.08 * np.sin(0.08 * t + breath)) / _OVERSAMPLE
         return place[0] + moved.real, place[1] + moved.imag, angle, zoom
 
     return pose
 
 
-def _inverse_map(image: np.ndarray, x: float, y: float, angle: float, zoom: float) -> np.ndarray:
-    """Returns the affine map from a destination pixel to `image`, whose centre is to land on (x, y)."""
+def _warp(
+    image: np.ndarray, size: tuple[int, int], x: float, y: float, angle: float, zoom: float, border: int
+) -> np.ndarray:
+    """Returns a view of `image`, of `size` (width, height), in which its centre lies at (x, y)."""
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
-    linear = np.array([[cos, sin], [-sin, cos]])
+    inverse = np.array([[cos, sin], [-sin, cos]])
     centre = np.array([image.shape[1] - 1, image.shape[0] - 1]) / 2
-    return np.column_stack((linear, centre - linear @ (x, y)))
+    inverse = np.column_stack((inverse, centre - inverse @ (x, y)))
+    return cv2.warpAffine(image, inverse, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
 
 
 def _paste(target: np.ndarray, sprite: np.ndarray, x: float, y: float, angle: float, zoom: float) -> None:
@@ -183,8 +179,8 @@ def _paste(target: np.ndarray, sprite: np.ndarray, x: float, y: float, angle: fl
     Args:
         target: float32 RGB of shape [height, width, 3].
         sprite: float32 of shape [rows, columns, 4], RGB premultiplied by the alpha that follows it.
-        x: Column, in target pixels, of the sprite's centre.
-        y: Row, in target pixels, of the sprite's centre.
+        x: Column of the sprite's centre, in target pixels from the centre of the first.
+        y: Row of the same.
         angle: Rotation in radians, clockwise as seen.
         zoom: Target pixels per sprite pixel.
     """
@@ -195,8 +191,7 @@ def _paste(target: np.ndarray, sprite: np.ndarray, x: float, y: float, angle: fl
     right, bottom = min(int(x + wide) + 2, target.shape[1]), min(int(y + tall) + 2, target.shape[0])
     if right <= left or bottom <= top:
         return
-    view = _inverse_map(sprite, x - left, y - top, angle, zoom)
-    patch = cv2.warpAffine(sprite, view, (right - left, bottom - top), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    patch = _warp(sprite, (right - left, bottom - top), x - left, y - top, angle, zoom, cv2.BORDER_CONSTANT)
     # OpenCV's own three-channel arithmetic: broadcasting alpha in NumPy would take most of a frame's time.
     through = cv2.cvtColor(1 - patch[..., 3], cv2.COLOR_GRAY2RGB)
     region = target[top:bottom, left:right]
@@ -231,23 +226,22 @@ def _caption(rng: np.random.Generator, word: str, size: float, hue: float, *, pl
     """Returns the sprite of a word whose capitals are about `size` frame pixels high, on a plate or on its own."""
     font = int(rng.choice(_FONTS))
     scale = _OVERSAMPLE * size / cv2.getTextSize("H", font, 1.0, 1)[0][1]
-    stroke = max(round(_OVERSAMPLE * size / 10), 1)
+    stroke = max(round(_OVERSAMPLE * size / 13), 1)
     (columns, rows), _ = cv2.getTextSize(word, font, scale, stroke)
     margin = int(_OVERSAMPLE * size)
     shape = (rows + 2 * margin, columns + 2 * margin)
     ink = np.zeros(shape, np.uint8)
     cv2.putText(ink, word, (margin, margin + rows), font, scale, 255, stroke, cv2.LINE_AA)
-    dark, bright = _ramp(rng, hue + 180, 0.6)[[10, 250], 0].astype(np.float32)
+    dark, bright = _ramp(rng, hue + 180, 0.4)[[10, 250], 0].astype(np.float32)
     if not plate:
-        return _cut_out(np.full((*shape, 3), bright), ink, size / 4)
+        return _cut_out(np.full((*shape, 3), bright), ink, size / 3)
     if rng.random() < 0.5:
         dark, bright = bright, dark
-    cover = ink[..., None] / np.float32(255)
-    colour = dark + (bright - dark) * cover
+    colour = dark + (bright - dark) * (ink[..., None] / np.float32(255))
     gap = margin // 2
     mask = np.zeros(shape, np.uint8)
     mask[gap:-gap, gap:-gap] = 255
-    return _cut_out(colour, mask, size / 4)
+    return _cut_out(colour, mask, size / 3)
 
 
 def _cut_out(colour: np.ndarray, mask: np.ndarray, halo: float) -> np.ndarray:
@@ -270,7 +264,7 @@ def _texture(rng: np.random.Generator, rows: int, columns: int, ramp: np.ndarray
     pattern = patterns[rng.integers(len(patterns))]
     period = _OVERSAMPLE * 3.0 * 5.0 ** rng.random()
     value = pattern(rng, x, y, period, noise)
-    return cv2.applyColorMap(cv2.convertScaleAbs(np.maximum(127 + 80 * value + 24 * noise, 0)), ramp)
+    return cv2.applyColorMap(cv2.convertScaleAbs(np.maximum(127 + 78 * value + 28 * noise, 0)), ramp)
 
 
 def _noise(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
@@ -287,24 +281,22 @@ def _noise(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     return (field - field.mean()) / field.std()
 
 
+# Patterns return values of about -1 to 1, float32 of the shape of the coordinates x and y, which count texture pixels
+# along turned axes. Hard edges are a frame pixel wide, so that drawing a texture adds no aliasing of its own.
 def _clouds(rng, x, y, period, noise):
-    return 0.8 * noise
+    return 0.45 * noise
 
 
 def _marble(rng, x, y, period, noise):
-    return np.sin(x * (1.2 / period) + 2 * noise)
+    return 0.65 * np.sin(x / period + 2.0 * noise)
 
 
 def _grating(rng, x, y, period, noise):
-    return np.sin(x * (2 * np.pi / period) + 0.3 * np.sin(y * (1 / period)))
+    return np.sin(x * (2 * np.pi / period) + 0.3 * np.sin(y / period))
 
 
 def _checks(rng, x, y, period, noise):
     return _square(x, 2 * period) * _square(y, 2 * period)
-
-
-def _dots(rng, x, y, period, noise):
-    return np.clip((np.sin(x * (4 / period)) * np.sin(y * (4 / period)) - 0.2) * (period / 5), -1, 1)
 
 
 def _rings(rng, x, y, period, noise):
@@ -315,7 +307,8 @@ def _rings(rng, x, y, period, noise):
 
 
 def _bricks(rng, x, y, period, noise):
-    tall, wide = 2 * period, 4.4 * period
+    tall = 2 * period
+    wide = tall * rng.choice((1.0, 2.2, 7.0))
     course = np.floor(y / tall)
     along = x / wide + 0.5 * (course % 2)
     brick = np.floor(along)
@@ -332,7 +325,7 @@ def _square(position, period):
 
 
 _GROUNDS = (_clouds, _marble, _bricks)
-_REGULAR = (_bricks, _grating, _checks, _dots, _rings)
+_REGULAR = (_bricks, _grating, _checks, _rings)
 
 
 def _ramp(rng: np.random.Generator, hue: float, saturation: float) -> np.ndarray:
@@ -341,7 +334,7 @@ def _ramp(rng: np.random.Generator, hue: float, saturation: float) -> np.ndarray
     # As outdoors, shadows and lights differ in hue as well as in value, and lights are paler.
     hues = (hue + rng.normal(0, 12) + rng.uniform(-50, 50) * (level - 0.5)) % 360
     saturations = np.clip(saturation * rng.uniform(0.6, 1.3) * (1.1 - 0.6 * level**2), 0, 1)
-    hsv = np.stack((hues, saturations, 0.08 + 0.92 * level**0.8), -1).astype(np.float32)
+    hsv = np.stack((hues, saturations, 0.06 + 0.91 * level**0.8), -1).astype(np.float32)
     return cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), alpha=255)
 
 

@@ -75,7 +75,8 @@ class MSITF(nnx.Module):
         if train and rngs is None:
             raise ValueError("`rngs` (=None) must be an nnx.Rngs when `train` is True: stochastic depth draws from it")
         features = self.interpolate(self.shallow_features(clip))
-        features = self.context(self.temporal_fusion(features))
+        features = self.temporal_fusion(features)
+        features = features + self.context(features)
         survival = None
         if train:
             batch, length = features.shape[:2]

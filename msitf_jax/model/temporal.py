@@ -48,7 +48,7 @@ class DeformableLSTMCell(nnx.Module):
         h, c = state
         h = self.align_h(for_h, h)
         c = self.align_c(for_c, c)
-        i, f, o, g = self.gates.pieces([x.shape[-1]] * 4, x, h)
+        i, f, o, g = jnp.split(self.gates(x, h), 4, axis=-1)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
@@ -87,7 +87,7 @@ class BidirectionalFusion(nnx.Module):
 
 
 class TemporalAttention(nnx.Module):
-    """Global context: at every pixel, multi-head attention over its features at all times. Added to its input."""
+    """Global context: at every pixel, multi-head attention over its features at all times."""
 
     def __init__(self, channels, heads, *, rngs):
         uniform = torch_uniform(channels)
@@ -103,4 +103,4 @@ class TemporalAttention(nnx.Module):
         # The scale goes on q: XLA's CPU backend has miscompiled a scaled sum of products here.
         logits = jnp.einsum("bthwnd,bshwnd->bhwnts", q * head_dim**-0.5, k)
         context = jnp.einsum("bhwnts,bshwnd->bthwnd", jax.nn.softmax(logits), v)
-        return x + self.proj(context.reshape(x.shape))
+        return self.proj(context.reshape(x.shape))

@@ -1,0 +1,1 @@
+"""Scores on real video: metrics, windows over a clip, the benchmark and its report."""

@@ -40,7 +40,8 @@ class MSITF(nnx.Module):
 
     >>> from msitf_jax import MSITF, MSITFConfig
     >>> tiny = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
-    >>> MSITF(tiny, rngs=nnx.Rngs(0))(jnp.zeros((1, 2, 9, 7, 3))).shape
+    >>> model = MSITF(tiny, rngs=nnx.Rngs(0))
+    >>> nnx.jit(lambda model, clip: model(clip))(model, jnp.zeros((1, 2, 9, 7, 3))).shape
     (1, 3, 36, 28, 3)
     """
 

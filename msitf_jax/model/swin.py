@@ -45,7 +45,7 @@ def shift_regions(height, width):
 
 def shift_mask(regions):
     """`[..., 64]` regions -> `[..., 64, 64]`: -100 where query and key are of different regions, else 0."""
-    return (regions[..., :, None] != regions[..., None, :]) * -100.0
+    return jnp.where(regions[..., :, None] == regions[..., None, :], 0.0, -100.0)
 
 
 def to_windows(x):
@@ -192,9 +192,9 @@ class SwinTrunk(nnx.Module):
 
         Each frame keeps or drops the two branches of each block on its own.
         """
-        kept = 1 - np.repeat(self.drop_rates, 2).reshape(self.survival_shape)
+        kept = 1 - jnp.repeat(jnp.asarray(self.drop_rates, dtype), 2).reshape(1, *self.survival_shape)
         drawn = jax.random.bernoulli(key, kept, (frames, *self.survival_shape))
-        return drawn.astype(dtype) / jnp.asarray(kept, dtype)[None]
+        return drawn.astype(dtype) / kept
 
     def __call__(self, x, survival=None):
         """`[B, H, W, C]`, H and W multiples of 8; survival as drawn, None in evaluation -> `[B, H, W, C]`."""

@@ -78,7 +78,8 @@ def published_parameters(model):
 def published_buffers(config):
     """The arrays that a published state dict carries and nobody trains: position tables, indices and shift masks."""
     side = 2 * WINDOW - 1
-    mask = shift_mask(shift_regions(_MASK_SIZE, _MASK_SIZE)).reshape(-1, WINDOW**2, WINDOW**2).astype(np.float32)
+    regions = shift_regions(_MASK_SIZE, _MASK_SIZE).reshape(-1, WINDOW**2)
+    mask = np.asarray(shift_mask(regions), np.float32)
     buffers = {}
     for group in range(config.trunk_groups):
         for block in range(config.trunk_blocks):

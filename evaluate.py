@@ -14,7 +14,9 @@ def _parser():
     parser.add_argument("--dataset", required=True, help="vid4, or a folder that holds one folder of frames a clip")
     parser.add_argument("--data_dir", help="for vid4: the folder with GT/calendar/*.png and so on")
     parser.add_argument("--weights", required=True, help="a .safetensors or .pth file, or trilinear or bicubic")
-    parser.add_argument("--degradation", choices=DEGRADATIONS, help="default: what the weights were made for, else bd_matlab")
+    parser.add_argument(
+        "--degradation", choices=DEGRADATIONS, help="default: what the weights were made for, else bd_matlab"
+    )
     parser.add_argument("--frames", choices=RULES, default="published", help="which frames count (default: published)")
     parser.add_argument("--json", metavar="FILE", help="write the scores there")
     parser.add_argument("--save_images", metavar="DIR", help="write the scored outputs there, as CLIP/FRAME.png")
@@ -34,7 +36,9 @@ def main(arguments=None):
 
 def _evaluate(options):
     clips, absent = benchmark.find_clips(options.dataset, options.data_dir)
-    trained_for = None if options.weights in methods.BASELINES else weights.read_metadata(options.weights).get("degradation")
+    trained_for = (
+        None if options.weights in methods.BASELINES else weights.read_metadata(options.weights).get("degradation")
+    )
     degradation = options.degradation or trained_for or "bd_matlab"
     if trained_for and trained_for != degradation:
         print(f"warning: these weights were made for {trained_for}, and {degradation} is asked for", file=sys.stderr)
@@ -50,7 +54,12 @@ def _evaluate(options):
     if absent:
         print(f"not in {options.data_dir} and left out: {', '.join(absent)}")
     if options.json:
-        head = {"dataset": options.dataset, "degradation": degradation, "frames_rule": options.frames, "weights": options.weights}
+        head = {
+            "dataset": options.dataset,
+            "degradation": degradation,
+            "frames_rule": options.frames,
+            "weights": options.weights,
+        }
         report.write_json(options.json, head | scores)
 
 

@@ -1,7 +1,7 @@
 """Times the op and the network and prints a table; `--write` also replaces benchmarks/RESULTS.md.
 
-`--torchvision_python` names a Python that has torch and torchvision, for the comparison of the op: the two take turns in
-one run. Every measurement is a process of its own, so that its peak memory is its own.
+`--torchvision_python` names a Python that has torch and torchvision, for the comparison of the op: the two take turns
+in one run. Every measurement is a process of its own, so that its peak memory is its own.
 """
 
 import argparse
@@ -39,7 +39,9 @@ def _machine():
     processor = platform.processor() or platform.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         processor = names[0] if names else processor
     versions = f"Python {platform.python_version()}, jax {jax.__version__}, flax {flax.__version__}"
     return f"{datetime.date.today()}, {os.cpu_count()} cores of {processor}, {jax.default_backend()}; {versions}."
@@ -80,8 +82,8 @@ def _network():
         f"| {result['seconds']:.1f} | {result['peak_mb']:.0f} | {result['compile_s']:.1f} | {result['gflop']:.0f} "
         f"| {result['matmul_gflops']:.0f} | {share:.2f} |\n\n"
         f"Share = {PUBLISHED_GFLOP} GFLOP / (seconds x GFLOP/s of a 2048x2048 float32 matrix product in the same run). "
-        f"{PUBLISHED_GFLOP} is what the published network's convolutions take for this window; the count beside it is ours: "
-        "convolutions and matrix products as traced, two operations for each multiply-add."
+        f"{PUBLISHED_GFLOP} is what the published network's convolutions take for this window; the count beside it is "
+        "ours: convolutions and matrix products as traced, two operations for each multiply-add."
     )
 
 

@@ -1,10 +1,10 @@
 """The three ways in which this field makes low-resolution frames, each a fourth of the size.
 
-| name        | blur                                          | border    | LR pixel i lies in HR at |
-|-------------|-----------------------------------------------|-----------|--------------------------|
-| `bi`        | MATLAB `imresize(1/4, "bicubic")`: Keys a = -0.5 at a fourth of the distance, 16 taps | symmetric | 4i + 1.5 |
-| `bd_matlab` | Gaussian 12x12, sigma 1.6                     | replicate | 4i + 1.5                 |
-| `bd_duf`    | Gaussian 13x13, sigma 1.6                     | reflect   | 4i                       |
+| name        | blur                                                     | border    | LR pixel i lies in HR at |
+|-------------|----------------------------------------------------------|-----------|--------------------------|
+| `bi`        | MATLAB `imresize(1/4, "bicubic")`: Keys a = -0.5, stretched 4 times | symmetric | 4i + 1.5      |
+| `bd_matlab` | Gaussian 12x12, sigma 1.6                                | replicate | 4i + 1.5                 |
+| `bd_duf`    | Gaussian 13x13, sigma 1.6                                | reflect   | 4i                       |
 
 Scores move by more than a decibel between them, so a degradation goes by its name and is noted beside every score. All
 three are separable and linear: a matrix for the rows and one for the columns, borders included.
@@ -27,7 +27,7 @@ def degrade(frame, degradation):
       degradation: "bi", "bd_matlab" or "bd_duf".
 
     Returns:
-      `[H // 4, W // 4, C]`: uint8, rounded and clipped, for a uint8 frame; unrounded and of the frame's type for floats.
+      `[H // 4, W // 4, C]`: uint8, rounded and clipped, for a uint8 frame; of the frame's type for floats.
 
     Raises:
       ValueError: an unknown degradation, another shape, or a frame under 4 pixels.

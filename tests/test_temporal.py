@@ -13,7 +13,9 @@ def test_attention_over_time_against_its_definition():
     attention = TemporalAttention(64, 8, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (1, 7, 32, 32, 64))
     result = jax.jit(attention)(x)
-    qkv = np.asarray(x, np.float64) @ np.asarray(attention.qkv.kernel[...], np.float64) + np.asarray(attention.qkv.bias[...])
+    qkv = np.asarray(x, np.float64) @ np.asarray(attention.qkv.kernel[...], np.float64) + np.asarray(
+        attention.qkv.bias[...]
+    )
     q, k, v = np.moveaxis(qkv.reshape(1, 7, 32, 32, 3, 8, 8), 4, 0)
     logits = np.einsum("bthwnd,bshwnd->bhwnts", q, k) / np.sqrt(8)
     weights = np.exp(logits - logits.max(-1, keepdims=True))

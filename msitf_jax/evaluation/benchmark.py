@@ -24,7 +24,9 @@ class FrameFolder:
         self.name = folder.name
         found = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         # im2 comes before im10.
-        self.paths = sorted(found, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", path.name)])
+        self.paths = sorted(
+            found, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", path.name)]
+        )
 
     def __len__(self):
         return len(self.paths)
@@ -43,10 +45,13 @@ class FrameFolder:
             shape = shape or frame.shape
             if frame.shape != shape:
                 raise ValueError(
-                    f"frame {path}: is {frame.shape[1]}x{frame.shape[0]}, expected {shape[1]}x{shape[0]} as {self.paths[0].name}"
+                    f"frame {path}: is {frame.shape[1]}x{frame.shape[0]}, "
+                    f"expected {shape[1]}x{shape[0]} as {self.paths[0].name}"
                 )
             if min(frame.shape[:2]) < SMALLEST:
-                raise ValueError(f"frame {path}: is {frame.shape[1]}x{frame.shape[0]}, expected at least {SMALLEST}x{SMALLEST}")
+                raise ValueError(
+                    f"frame {path}: is {frame.shape[1]}x{frame.shape[0]}, expected at least {SMALLEST}x{SMALLEST}"
+                )
 
 
 def find_clips(dataset, data_dir=None):
@@ -64,16 +69,22 @@ def find_clips(dataset, data_dir=None):
     """
     if dataset == "vid4":
         if data_dir is None:
-            raise ValueError("`data_dir` (=None) must be the folder that holds GT/calendar/*.png and so on, for dataset vid4")
+            raise ValueError(
+                "`data_dir` (=None) must be the folder that holds GT/calendar/*.png and so on, for dataset vid4"
+            )
         root = pathlib.Path(data_dir) / "GT"
         folders = [root / name for name in VID4 if (root / name).is_dir()]
         absent = [name for name in VID4 if not (root / name).is_dir()]
     elif data_dir is not None:
-        raise ValueError(f"`data_dir` (={str(data_dir)!r}) goes with dataset vid4; a folder of clips is the dataset itself")
+        raise ValueError(
+            f"`data_dir` (={str(data_dir)!r}) goes with dataset vid4; a folder of clips is the dataset itself"
+        )
     else:
         root, absent = pathlib.Path(dataset), []
         if not root.is_dir():
-            raise ValueError(f"`dataset` (={str(dataset)!r}) must be vid4 or a folder that holds one folder of frames a clip")
+            raise ValueError(
+                f"`dataset` (={str(dataset)!r}) must be vid4 or a folder that holds one folder of frames a clip"
+            )
         folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     clips = [clip for clip in map(FrameFolder, folders) if len(clip)]
     if not clips:

@@ -16,8 +16,8 @@ def method(name):
     """Looks a method up, or loads it.
 
     Args:
-      name: "trilinear" (the network's resized input, without what it learned), "bicubic" (imresize x4, each missing frame
-        the mean of its neighbours), or a weight file.
+      name: "trilinear" (the network's resized input, without what it learned), "bicubic" (imresize x4, each missing
+        frame the mean of its neighbours), or a weight file.
 
     Returns:
       A function of frames `[N, h, w, 3]` uint8 RGB that gives `[2N-1, 4h, 4w, 3]` uint8 RGB.

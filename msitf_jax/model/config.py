@@ -42,7 +42,9 @@ class MSITFConfig:
                 raise ValueError(f"`{field.name}` (={value!r}) must be an int of at least 1")
         for name in ("offset_groups", "temporal_heads", "window_heads"):
             if self.channels % getattr(self, name):
-                raise ValueError(f"`channels` (={self.channels}) must be divisible by `{name}` (={getattr(self, name)})")
+                raise ValueError(
+                    f"`channels` (={self.channels}) must be divisible by `{name}` (={getattr(self, name)})"
+                )
         if not 0 <= self.stochastic_depth < 1:
             raise ValueError(f"`stochastic_depth` (={self.stochastic_depth!r}) must be at least 0 and below 1")
         if self.interpolation not in ("first", "mean"):

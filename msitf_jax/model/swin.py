@@ -1,4 +1,4 @@
-"""The trunk: Swin Transformer V2 blocks (Liu et al., CVPR 2022) in residual groups, as in Swin2SR (Conde et al., 2022)."""
+"""The trunk: Swin Transformer V2 blocks (Liu et al., CVPR 2022) in residual groups (Swin2SR, Conde et al., 2022)."""
 
 import jax
 import jax.numpy as jnp

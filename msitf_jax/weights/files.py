@@ -1,8 +1,8 @@
 """Weight files: safetensors with the published names and a description, and published `.pth` files.
 
-A safetensors file of ours holds what `torch.load` would give of the published network's trained tensors (float32, OIHW), so
-other tools can read it, and in its metadata the configuration and what else `save` was told. `.pth` files are read
-with `weights_only=True`: nothing in them is executed.
+A safetensors file of ours holds the trained tensors under their published names and in PyTorch's layout (float32,
+OIHW), so other tools can read it, and in its metadata the configuration and what else `save` was told. `.pth` files are
+read with `weights_only=True`: nothing in them is executed.
 """
 
 import dataclasses
@@ -90,7 +90,7 @@ def save_torch(model, path):
 
 
 def convert(source, target):
-    """Converts between `.pth` and `.safetensors`, whichever way the endings say. Raises what `load` and `save` raise."""
+    """Converts between `.pth` and `.safetensors`, as the endings say; raises what `load` and `save` raise."""
     model = load(source)
     if pathlib.Path(target).suffix in _TORCH_SUFFIXES:
         save_torch(model, target)
@@ -127,7 +127,8 @@ def _with_sorted_header(content):
 def _read_safetensors(path):
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"weights {path}: not a whole safetensors file ({error})") from None
 
@@ -155,10 +156,14 @@ def _read_torch(path):
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"weights {path}: not a plain PyTorch state dict (truncated, or a pickle that would run code); nothing was executed"
+            f"weights {path}: not a plain PyTorch state dict, but truncated or a pickle that would run code; "
+            "nothing was executed"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"weights {path}: not a whole PyTorch file ({str(error).splitlines()[0]})") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"weights {path}: not a whole PyTorch file ({reason})") from None
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"weights {path}: expected a state dict, names with tensors, and found {type(content).__name__}")
+        raise ValueError(
+            f"weights {path}: expected a state dict, names with tensors, and found {type(content).__name__}"
+        )
     return content

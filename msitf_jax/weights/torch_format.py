@@ -1,7 +1,8 @@
 """The published PyTorch checkpoint format: its names and layouts, and ours.
 
 Layouts: convolutions OIHW <-> HWIO, linears [out, in] <-> [in, out]. The two convolutions before a pixel shuffle count
-their output channels (c, i, j) there and (i, j, c) here. PyTorch is never imported: tensors come and go as NumPy arrays.
+their output channels (c, i, j) there and (i, j, c) here. PyTorch is never imported: tensors come and go as NumPy
+arrays.
 """
 
 import re
@@ -71,7 +72,7 @@ def published_parameters(model):
     tensors = {}
     for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         name = published_name(path)
-        tensors[name] = np.ascontiguousarray(_to_published_layout(name, np.asarray(parameter[...])))
+        tensors[name] = np.array(_to_published_layout(name, np.asarray(parameter[...])), order="C")
     return tensors
 
 
@@ -166,7 +167,8 @@ def _infer_config(tensors):
 
     block = "recon_trunk.layers.0.residual_group.blocks.0."
     channels, offsets, hidden = (
-        size(name) for name in ("conv_first.weight", "pcd_align.L3_dcnpack_1.conv_offset.weight", block + "mlp.fc1.weight")
+        size(name)
+        for name in ("conv_first.weight", "pcd_align.L3_dcnpack_1.conv_offset.weight", block + "mlp.fc1.weight")
     )
     found = {
         "channels": channels,

@@ -1,0 +1,87 @@
+"""The three degradations: goldens, constants kept, and where each low-resolution pixel lies."""
+
+import cv2
+import numpy as np
+import pytest
+
+from input_pipeline.degradation import DEGRADATIONS, degrade, upscale_bicubic
+from tests.conftest import golden, shared
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_bicubic_reduction_of_matlab(which):
+    pair = golden(f"bicubic_down4_{which}")
+    # Twice the rounding of the stored float32.
+    np.testing.assert_allclose(degrade(pair["x"], "bi"), pair["y"], rtol=0, atol=1.2e-7)
+
+
+@pytest.mark.parametrize("degradation", ["bi", "bd_matlab"])
+def test_calendar_frame_is_bit_exact_but_for_rounding_ties(degradation):
+    truth = cv2.imread(str(shared("data/vid4/GT/calendar/00000001.png")))
+    reference = cv2.imread(str(shared(f"parity/calendar_lr_{degradation}_frame1.png")))
+    difference = np.abs(degrade(truth, degradation).astype(int) - reference)
+    assert difference.max() <= 1
+    assert (difference.max(-1) > 0).mean() <= 0.001
+
+
+@pytest.mark.parametrize("degradation", DEGRADATIONS)
+def test_constants_stay_and_sizes_are_cropped(degradation):
+    frame = np.full((19, 14, 3), 77, np.uint8)
+    small = degrade(frame, degradation)
+    assert small.dtype == np.uint8
+    np.testing.assert_array_equal(small, np.full((4, 3, 3), 77))
+    # What is cropped has no say.
+    frame[16:], frame[:, 12:] = 0, 0
+    np.testing.assert_array_equal(degrade(frame, degradation), small)
+
+
+@pytest.mark.parametrize(("degradation", "shift"), [("bi", 1.5), ("bd_matlab", 1.5), ("bd_duf", 0.0)])
+def test_positions_of_low_resolution_pixels(degradation, shift):
+    # A ramp keeps its value at every position under any symmetric kernel, away from the borders.
+    ramp = np.broadcast_to(np.arange(80.0)[None, :, None], (80, 80, 1))
+    small = degrade(ramp, degradation)
+    np.testing.assert_allclose(small[10, 4:16, 0], 4 * np.arange(4, 16) + shift, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(degrade(ramp.swapaxes(0, 1), degradation), small.swapaxes(0, 1), rtol=0, atol=1e-9)
+
+
+def gaussian_reference(line, taps, centre, pad, mode):
+    """Blur of one line with a 1.6-sigma Gaussian, every fourth sample."""
+    kernel = np.exp(-((np.arange(taps) - centre) ** 2) / (2 * 1.6**2))
+    padded = np.pad(line, pad, mode=mode)
+    return np.correlate(padded, kernel / kernel.sum(), "valid")
+
+
+def test_gaussians_against_padding_and_correlating():
+    frame = np.random.default_rng(0).random((24, 32, 1))
+
+    def both(taps, centre, pad, mode, start):
+        out = np.apply_along_axis(gaussian_reference, 0, frame, taps, centre, pad, mode)[start::4]
+        return np.apply_along_axis(gaussian_reference, 1, out, taps, centre, pad, mode)[:, start::4]
+
+    np.testing.assert_allclose(degrade(frame, "bd_matlab"), both(12, 5.5, (5, 6), "edge", 1), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(degrade(frame, "bd_duf"), both(13, 6, (6, 6), "reflect", 0), rtol=0, atol=1e-12)
+
+
+def test_bicubic_enlargement_interpolates_cubics_inside():
+    # Keys' kernel with a = -0.5 reproduces polynomials up to degree 2.
+    x = np.arange(12.0)
+    frame = np.broadcast_to((x**2 - 3 * x)[None, :, None], (6, 12, 1))
+    position = (np.arange(48) + 0.5) / 4 - 0.5
+    large = upscale_bicubic(frame)
+    assert large.shape == (24, 48, 1)
+    np.testing.assert_allclose(large[0, 8:40, 0], (position**2 - 3 * position)[8:40], rtol=0, atol=1e-9)
+
+
+def test_rounding_is_to_the_nearest_and_clipped():
+    frame = np.zeros((40, 40, 1), np.uint8)
+    frame[:, 20:] = 255
+    large = upscale_bicubic(frame)
+    assert large.min() == 0
+    assert large.max() == 255
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match=r"`degradation` \(='bd'\) must be one of bi, bd_matlab, bd_duf"):
+        degrade(np.zeros((8, 8, 3)), "bd")
+    with pytest.raises(ValueError, match=r"`frame` has shape \(3, 8, 3\), expected"):
+        degrade(np.zeros((3, 8, 3)), "bi")

@@ -1,0 +1,39 @@
+"""Tables, JSON and pictures of scores."""
+
+import json
+
+import numpy as np
+
+from msitf_jax.evaluation import report
+
+SCORES = {
+    "frames": 7,
+    "psnr_rgb": 20.0,
+    "psnr_y": 21.23456,
+    "ssim_y": 0.5,
+    "psnr_y_input": float("inf"),
+    "psnr_y_synthesized": 19.0,
+}
+
+
+def test_table_has_a_heading_and_a_row_each():
+    lines = report.table({"one": SCORES, "another": SCORES}).splitlines()
+    assert lines[0].split() == ["frames", "PSNR-Y", "SSIM-Y", "PSNR-RGB", "Y", "input", "Y", "synth."]
+    assert lines[1].split() == ["one", "7", "21.235", "0.5000", "20.000", "inf", "19.000"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_json_is_strict_and_whole(tmp_path):
+    path = tmp_path / "scores.json"
+    report.write_json(path, {"clips": {"one": SCORES}})
+    scores = json.loads(path.read_text(), parse_constant=lambda name: 1 / 0)["clips"]["one"]
+    assert scores == SCORES | {"psnr_y_input": None}
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_side_by_side_keeps_the_frames():
+    a, b = np.full((5, 40, 3), 10, np.uint8), np.full((5, 40, 3), 20, np.uint8)
+    picture = report.side_by_side({"left": a, "right": b})
+    assert picture.shape == (33, 80, 3)
+    np.testing.assert_array_equal(picture[-5:], np.concatenate([a, b], 1))
+    assert picture[:28, :40].min() < 128

@@ -12,6 +12,7 @@ import pathlib
 import pickle
 import struct
 import tempfile
+import warnings
 import zipfile
 
 import safetensors
@@ -153,7 +154,9 @@ def _import_torch(path):
 def _read_torch(path):
     torch = _import_torch(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # PyTorch also warns of what it then refuses, and asks to be told about it.
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"weights {path}: not a plain PyTorch state dict, but truncated or a pickle that would run code; "

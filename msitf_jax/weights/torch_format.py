@@ -80,7 +80,6 @@ def published_buffers(config):
     """The arrays that a published state dict carries and nobody trains: position tables, indices and shift masks."""
     side = 2 * WINDOW - 1
     regions = shift_regions(_MASK_SIZE, _MASK_SIZE).reshape(-1, WINDOW**2)
-    mask = np.asarray(shift_mask(regions), np.float32)
     buffers = {}
     for group in range(config.trunk_groups):
         for block in range(config.trunk_blocks):
@@ -89,7 +88,7 @@ def published_buffers(config):
             buffers[prefix + "attn.relative_coords_table"] = table.astype(np.float32)
             buffers[prefix + "attn.relative_position_index"] = relative_index().astype(np.int64)
             if block % 2 == 1:
-                buffers[prefix + "attn_mask"] = mask
+                buffers[prefix + "attn_mask"] = np.array(shift_mask(regions), np.float32)
     return buffers
 
 

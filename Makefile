@@ -1,4 +1,4 @@
-# Any Python from 3.11 on: make test PYTHON=python3.12
+# Any Python from 3.11 on: make test PYTHON=python3.12 (after make clean, if .venv has another)
 PYTHON ?= python3
 VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable
@@ -19,7 +19,8 @@ clean:
 	rm -rf $(VENV)
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	$(INSTALL) .

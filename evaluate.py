@@ -4,8 +4,7 @@ import argparse
 import sys
 
 from input_pipeline.degradation import DEGRADATIONS
-from msitf_jax import weights
-from msitf_jax.evaluation import benchmark, methods, report
+from msitf_jax.evaluation import benchmark
 from msitf_jax.evaluation.windows import RULES
 
 
@@ -27,40 +26,11 @@ def main(arguments=None):
     """Returns the exit status: 0, or 2 with one sentence on standard error."""
     options = _parser().parse_args(arguments)
     try:
-        _evaluate(options)
+        benchmark.run(**vars(options))
     except (ValueError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _evaluate(options):
-    clips, absent = benchmark.find_clips(options.dataset, options.data_dir)
-    trained_for = (
-        None if options.weights in methods.BASELINES else weights.read_metadata(options.weights).get("degradation")
-    )
-    degradation = options.degradation or trained_for or "bd_matlab"
-    if trained_for and trained_for != degradation:
-        print(f"warning: these weights were made for {trained_for}, and {degradation} is asked for", file=sys.stderr)
-    scores = benchmark.evaluate(
-        clips,
-        methods.method(options.weights),
-        degradation=degradation,
-        rule=options.frames,
-        save_images=options.save_images,
-    )
-    print(f"{options.dataset}, weights {options.weights}, degradation {degradation}, frames {options.frames}")
-    print(report.table(scores["clips"] | {"mean": scores["mean"]}))
-    if absent:
-        print(f"not in {options.data_dir} and left out: {', '.join(absent)}")
-    if options.json:
-        head = {
-            "dataset": options.dataset,
-            "degradation": degradation,
-            "frames_rule": options.frames,
-            "weights": options.weights,
-        }
-        report.write_json(options.json, head | scores)
 
 
 if __name__ == "__main__":

@@ -30,12 +30,14 @@ def degrade(frame, degradation):
       `[H // 4, W // 4, C]`: uint8, rounded and clipped, for a uint8 frame; of the frame's type for floats.
 
     Raises:
-      ValueError: an unknown degradation, another shape, or a frame under 4 pixels.
+      ValueError: an unknown degradation, another shape or integer type, or a frame under 4 pixels.
     """
     if degradation not in DEGRADATIONS:
         raise ValueError(f"`degradation` (={degradation!r}) must be one of {', '.join(DEGRADATIONS)}")
     if frame.ndim != 3 or min(frame.shape[:2]) < SCALE:
         raise ValueError(f"`frame` has shape {frame.shape}, expected [height, width, channels], at least 4x4")
+    if frame.dtype != np.uint8 and not np.issubdtype(frame.dtype, np.floating):
+        raise ValueError(f"`frame` has dtype {frame.dtype}, expected uint8 or floating point")
     height, width = (size // SCALE * SCALE for size in frame.shape[:2])
     frame = frame[:height, :width]
     return _separable(frame, _downscaling(degradation, height), _downscaling(degradation, width))

@@ -13,6 +13,7 @@ from tests.golden import recipe
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 # Real video and larger goldens, kept beside the checkout where there is room for them.
+LARGE_GOLDENS = ("activations_tall_24x16",)
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -21,17 +22,23 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def golden(name):
-    """The arrays of a file in tests/golden, or of one in shared/parity; skips where only the latter would have it."""
-    for path in (GOLDEN / f"{name}.npz", SHARED / "parity" / f"{name}.npz"):
-        if path.exists():
-            with np.load(path) as arrays:
-                return dict(arrays)
-    return pytest.skip(f"needs {name}.npz of the larger goldens")
+    """The arrays of a file in tests/golden, or of a larger one among the shared data, which may be absent."""
+    path = shared(f"parity/{name}.npz") if name in LARGE_GOLDENS else GOLDEN / f"{name}.npz"
+    with np.load(path) as arrays:
+        return dict(arrays)
 
 
 def shared(path):
     """A path below the folder of shared data; skips where it is absent."""
     return SHARED / path if (SHARED / path).exists() else pytest.skip(f"needs {path} of the shared data")
+
+
+def randomise(module, scale, seed=0):
+    """Replaces all parameters by normal numbers, so that nothing is zero or uniform as it may be at the start."""
+    keys = iter(jax.random.split(jax.random.key(seed), 1000))
+    state = nnx.state(module, nnx.Param)
+    nnx.update(module, jax.tree.map(lambda a: scale * jax.random.normal(next(keys), a.shape, a.dtype), state))
+    return module
 
 
 def channels_last(clip):

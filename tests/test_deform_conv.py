@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from msitf_jax.ops import deform_conv2d
 from tests.conftest import golden
@@ -119,6 +120,14 @@ def test_offsets_beyond_any_integer_sample_nothing():
     np.testing.assert_array_equal(out, 0)
 
 
+def test_the_result_has_the_type_of_x():
+    points = (1, 4, 5, 2, 9)
+    x = jnp.ones((1, 4, 5, 4), jnp.bfloat16)
+    with jax.numpy_dtype_promotion("standard"):
+        out = deform_conv2d(x, jnp.zeros((*points, 2)), jnp.ones(points), jnp.ones((3, 3, 4, 2)), jnp.ones(2))
+    assert out.dtype == jnp.bfloat16
+
+
 def test_jit_and_vmap_agree_with_the_plain_call():
     keys = jax.random.split(jax.random.key(0), 4)
     points = (3, 1, 4, 5, 2, 9)
@@ -136,9 +145,15 @@ def test_nothing_loops_over_pixels():
 
     def operations(points):
         arguments = (jnp.ones((*points[:3], 4)), jnp.ones((*points, 2)), jnp.ones(points), weight)
-        return [equation.primitive.name for equation in jax.make_jaxpr(deform_conv2d)(*arguments).eqns]
+        return names(jax.make_jaxpr(deform_conv2d)(*arguments).jaxpr)
 
-    assert operations(points) == operations(larger)
+    def names(jaxpr):
+        for equation in jaxpr.eqns:
+            yield equation.primitive.name
+            for inner in jaxprs_in_params(equation.params):
+                yield from names(inner)
+
+    assert list(operations(points)) == list(operations(larger))
     assert not {"scan", "while"} & set(operations(points))
 
 
@@ -150,7 +165,7 @@ def shapes(**changes):
         "weight": (3, 3, 8, 6),
         "bias": (6,),
     }
-    return [jnp.zeros(shape) for shape in (defaults | changes).values()]
+    return [jnp.asarray(v) if isinstance(v, np.ndarray) else jnp.zeros(v) for v in (defaults | changes).values()]
 
 
 @pytest.mark.parametrize(
@@ -166,6 +181,8 @@ def shapes(**changes):
         ({}, {"stride": 0}, r"`stride` \(=0\) must be an int of at least 1"),
         ({}, {"padding": (1, 2, 3)}, r"`padding` \(=\(1, 2, 3\)\)"),
         ({}, {"dilation": 5}, "does not fit"),
+        ({}, {"stride": 1.5}, r"`stride` \(=1.5\) must be an int"),
+        ({"x": np.zeros((1, 4, 5, 8), np.int32)}, {}, "`x` has dtype int32, expected floating point"),
         ({}, {"implementation": "cuda"}, r"`implementation` \(='cuda'\) must be None or one of \['xla'\]"),
     ],
 )

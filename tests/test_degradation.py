@@ -72,16 +72,31 @@ def test_bicubic_enlargement_interpolates_cubics_inside():
     np.testing.assert_allclose(large[0, 8:40, 0], (position**2 - 3 * position)[8:40], rtol=0, atol=1e-9)
 
 
-def test_rounding_is_to_the_nearest_and_clipped():
-    frame = np.zeros((40, 40, 1), np.uint8)
-    frame[:, 20:] = 255
-    large = upscale_bicubic(frame)
-    assert large.min() == 0
-    assert large.max() == 255
+def test_borders_are_mirrored():
+    # A frame that is its own mirror image at the border goes on beyond it as if it were there.
+    half = np.random.default_rng(1).random((12, 12, 1))
+    whole = np.concatenate([half[:, ::-1], half], 1)
+    np.testing.assert_allclose(degrade(half, "bi"), degrade(whole, "bi")[:, 3:], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(upscale_bicubic(half), upscale_bicubic(whole)[:, 48:], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("degradation", DEGRADATIONS)
+def test_8_bit_frames_are_rounded_to_the_nearest_and_clipped(degradation):
+    frame = np.random.default_rng(0).integers(0, 2, (48, 48, 3)).astype(np.uint8) * 255
+    frame[:, :24] //= 255
+    unrounded = degrade(frame.astype(np.float64), degradation)
+    np.testing.assert_array_equal(degrade(frame, degradation), np.clip(np.floor(unrounded + 0.5), 0, 255))
+    step = np.zeros((40, 40, 1), np.uint8)
+    step[:, 20:] = 255
+    exact = degrade(step.astype(np.float64), degradation)
+    assert (exact.min() < -1) == (exact.max() > 256) == (degradation == "bi")
+    assert np.abs(degrade(step, degradation) - np.clip(exact, 0, 255)).max() <= 0.5
 
 
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"`degradation` \(='bd'\) must be one of bi, bd_matlab, bd_duf"):
         degrade(np.zeros((8, 8, 3)), "bd")
+    with pytest.raises(ValueError, match="`frame` has dtype int64, expected uint8 or floating point"):
+        degrade(np.zeros((8, 8, 3), int), "bi")
     with pytest.raises(ValueError, match=r"`frame` has shape \(3, 8, 3\), expected"):
         degrade(np.zeros((3, 8, 3)), "bi")

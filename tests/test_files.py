@@ -1,5 +1,6 @@
 """Weight files: what is written is read back, equal content is equal bytes, and bad files are named."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -9,12 +10,13 @@ import sys
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from flax import nnx
 
 from msitf_jax import MSITF, MSITFConfig, weights
 from msitf_jax.weights.__main__ import main
 
-TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2, temporal_heads=2)
+TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2, stochastic_depth=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def test_saved_is_loaded_bit_for_bit(model, tmp_path):
     weights.save(model, tmp_path / "a.safetensors", degradation="bi", licence="CC0-1.0", training_step="7")
     assert_equal(weights.load(tmp_path / "a.safetensors"), model)
     metadata = weights.read_metadata(tmp_path / "a.safetensors")
-    assert json.loads(metadata.pop("config"))["temporal_heads"] == 2
+    assert json.loads(metadata.pop("config"))["stochastic_depth"] == 0.2
     assert metadata == {"degradation": "bi", "licence": "CC0-1.0", "training_step": "7"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
@@ -67,8 +69,20 @@ def test_command_line_converts_both_ways(model, tmp_path):
     assert state["conv_first.weight"].shape == (8, 3, 3, 3)
     assert any(name.endswith("attn_mask") for name in state)
     assert main(names[1:]) == 0
+    # A .pth file has no place for the stochastic depth, which only training uses.
+    assert weights.load(names[2]).config == dataclasses.replace(TINY, stochastic_depth=0.1)
     for a, b in zip(*(jax.tree.leaves(nnx.state(weights.load(names[i]))) for i in (0, 2)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("change", [{"temporal_heads": 2}, {"interpolation": "mean"}])
+def test_a_pth_file_that_would_be_another_network_is_refused(change, tmp_path, capsys):
+    pytest.importorskip("torch")
+    source, target = tmp_path / "a.safetensors", tmp_path / "b.pth"
+    weights.save(MSITF(dataclasses.replace(TINY, **change), rngs=nnx.Rngs(0)), source)
+    assert main([str(source), str(target)]) == 2
+    assert "a .pth file can't hold" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_conversion_keeps_metadata(model, tmp_path):
@@ -85,15 +99,24 @@ class Evil:
         return open, (self.path, "w")
 
 
-def bad_files(tmp_path, model):
-    torch = pytest.importorskip("torch")
+def bad_safetensors(tmp_path, model):
     good = tmp_path / "good.safetensors"
     weights.save(model, good)
+    tensors = {"conv_first.bias": np.zeros(8, np.float32), "feature_extraction.99999999.conv1.bias": np.zeros(8)}
+    safetensors.numpy.save_file(tensors, tmp_path / "deep.safetensors")
+    safetensors.numpy.save_file(tensors, tmp_path / "nested.safetensors", {"config": "[" * 100_000})
+    safetensors.numpy.save_file(tensors, tmp_path / "huge.safetensors", {"config": '{"trunk_groups": 100000000}'})
+    contents = {"text": b"hello", "empty": b"", "truncated": good.read_bytes()[:-9]}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+    names = [*contents, "deep", "nested", "huge", "absent"]
+    return [f"{name}.safetensors" for name in names] + ["weights.bin"]
+
+
+def bad_pth_files(tmp_path):
+    torch = pytest.importorskip("torch")
     torch.save({"a": torch.zeros(100)}, tmp_path / "whole.pth")
     contents = {
-        "text.safetensors": b"hello",
-        "empty.safetensors": b"",
-        "truncated.safetensors": good.read_bytes()[:-9],
         "text.pth": b"hello",
         "empty.pth": b"",
         "truncated.pth": (tmp_path / "whole.pth").read_bytes()[:-40],
@@ -103,11 +126,15 @@ def bad_files(tmp_path, model):
         (tmp_path / name).write_bytes(content)
     torch.save({"weight": torch.zeros(2), "step": Evil(str(tmp_path / "executed"))}, tmp_path / "evil_zip.pth")
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
-    return [*contents, "evil_zip.pth", "list.pth", "absent.pth", "weights.bin"]
+    torch.save({"state_dict": {"a": torch.zeros(2)}, "epoch": 3}, tmp_path / "nested.pth")
+    torch.save({"a": torch.zeros(4).to_sparse()}, tmp_path / "sparse.pth")
+    torch.save({"a": torch.zeros(1, dtype=torch.bfloat16).expand(1 << 40)}, tmp_path / "expanded.pth")
+    return [*contents, *(f"{n}.pth" for n in ("evil_zip", "list", "nested", "sparse", "expanded", "absent"))]
 
 
-def test_bad_files_are_one_sentence_and_nothing_runs(model, tmp_path, capsys):
-    for name in bad_files(tmp_path, model):
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_bad_files_are_one_sentence_and_nothing_runs(kind, model, tmp_path, capsys):
+    for name in bad_safetensors(tmp_path, model) if kind == "safetensors" else bad_pth_files(tmp_path):
         with pytest.raises(ValueError, match=f"^weights .*{name}: "):
             weights.load(tmp_path / name)
         assert main([str(tmp_path / name), str(tmp_path / "out.safetensors")]) == 2
@@ -119,8 +146,6 @@ def test_bad_files_are_one_sentence_and_nothing_runs(model, tmp_path, capsys):
 
 
 def test_metadata_that_are_no_configuration_are_named(model, tmp_path):
-    import safetensors.numpy
-
     safetensors.numpy.save_file({"a": np.zeros(1)}, tmp_path / "a.safetensors", {"config": '{"colour": "blue"}'})
     with pytest.raises(ValueError, match=r"a\.safetensors: its metadata hold no configuration"):
         weights.load(tmp_path / "a.safetensors")
@@ -129,10 +154,24 @@ def test_metadata_that_are_no_configuration_are_named(model, tmp_path):
 def test_bad_arguments_of_save_are_named(model, tmp_path):
     with pytest.raises(ValueError, match=r"a\.bin: expected a name that ends in \.safetensors"):
         weights.save(model, tmp_path / "a.bin")
+    with pytest.raises(ValueError, match="metadata `config` is the model's own"):
+        weights.save(model, tmp_path / "a.safetensors", config="mine")
+    with pytest.raises(FileNotFoundError, match=r"absent/a\.safetensors'$"):
+        weights.save(model, tmp_path / "absent" / "a.safetensors")
     with pytest.raises(ValueError, match=r"metadata `training_step` \(=3\) must be a string"):
         weights.save(model, tmp_path / "a.safetensors", training_step=3)
 
 
-def test_only_pth_files_need_pytorch():
-    script = "import sys; sys.modules['torch'] = None; import msitf_jax.weights, msitf_jax.evaluation.methods"
-    subprocess.run([sys.executable, "-c", script], check=True)
+def test_only_pth_files_need_pytorch(model, tmp_path):
+    script = (
+        "import sys; sys.modules['torch'] = None; from msitf_jax import weights;"
+        "weights.save(weights.load(sys.argv[1]), sys.argv[2])"
+    )
+    weights.save(model, tmp_path / "a.safetensors")
+    names = [str(tmp_path / name) for name in ("a.safetensors", "b.safetensors")]
+    subprocess.run([sys.executable, "-c", script, *names], check=True)
+    (tmp_path / "c.pth").write_bytes(b"")
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "c.pth"), "x"], capture_output=True, text=True
+    )
+    assert "needs PyTorch, which `pip install 'msitf-jax[convert]'` brings" in result.stderr

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, torch_uniform, upsample2x
+from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, subpixel_upsample2x, torch_uniform
 
 
 def random(*shape, key=0):
@@ -21,12 +21,12 @@ def test_strided_conv_pads_a_pixel_on_both_sides():
     np.testing.assert_array_equal(conv(x)[0, :, :, 0], [[0, 2], [8, 10]])
 
 
-def test_several_inputs_are_concatenated_and_shares_add_up():
+def test_several_inputs_are_concatenated_and_parts_add_up():
     conv, a, b = Conv(6, 4, rngs=nnx.Rngs(0)), random(2, 5, 4, 2), random(2, 5, 4, 4, key=1)
     whole = conv(jnp.concatenate([a, b], -1))
     np.testing.assert_array_equal(conv(a, b), whole)
-    shares = conv.share(a, first=0) + conv.share(b, first=2) + conv.bias[...][None, None, None]
-    np.testing.assert_allclose(shares, whole, rtol=0, atol=1e-6)
+    parts = conv.partial(a, first=0, with_bias=True) + conv.partial(b, first=2)
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-6)
 
 
 def test_pieces_are_cuts_of_the_whole():
@@ -36,10 +36,10 @@ def test_pieces_are_cuts_of_the_whole():
     np.testing.assert_allclose(jnp.concatenate(pieces, -1), conv(x), rtol=0, atol=1e-6)
 
 
-def test_upsample2x_places_each_output_channel():
+def test_subpixel_upsample2x_places_each_output_channel():
     conv = Conv(2, 8, kernel_size=1, rngs=nnx.Rngs(0))
     x = random(1, 2, 3, 2)
-    flat, out = np.asarray(leaky_relu(conv(x))), np.asarray(upsample2x(conv, x))
+    flat, out = np.asarray(leaky_relu(conv(x))), np.asarray(subpixel_upsample2x(conv, x))
     for y, column, i, j, c in np.ndindex(2, 3, 2, 2, 2):
         assert out[0, 2 * y + i, 2 * column + j, c] == pytest.approx(flat[0, y, column, 4 * i + 2 * j + c], abs=1e-6)
 

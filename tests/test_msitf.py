@@ -9,7 +9,7 @@ from flax import nnx
 from msitf_jax import MSITF, MSITFConfig
 from msitf_jax.model import msitf
 from msitf_jax.weights.torch_format import published_name, published_parameters
-from tests.conftest import channels_last, golden, relative_error
+from tests.conftest import channels_last, golden, randomise, relative_error
 
 TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
 CLIPS = ("batch2_16x16_n3", "ragged_13x18_n2", "square_32", "tall_24x16")
@@ -120,19 +120,38 @@ def test_clips_of_a_batch_do_not_mix(tiny):
 def test_frames_may_be_rendered_some_at_a_time(tiny, monkeypatch):
     clip = jax.random.uniform(jax.random.key(0), (2, 3, 9, 10, 3))
     whole = run(tiny, clip)
-    monkeypatch.setattr(msitf, "PIXELS_AT_ONCE", 16 * 16)
+    monkeypatch.setattr(msitf, "RENDER_PIXELS", 16 * 16)
     np.testing.assert_allclose(run(tiny, clip), whole, rtol=0, atol=1e-6)
 
 
 def test_mean_interpolation_samples_both_frames():
     first, mean = (
-        MSITF(MSITFConfig(**(vars(TINY) | {"interpolation": rule})), rngs=nnx.Rngs(0)) for rule in ("first", "mean")
+        randomise(MSITF(MSITFConfig(**(vars(TINY) | {"interpolation": rule})), rngs=nnx.Rngs(0)), 0.1)
+        for rule in ("first", "mean")
     )
     still = jnp.broadcast_to(jax.random.uniform(jax.random.key(0), (1, 1, 8, 8, 3)), (1, 2, 8, 8, 3))
     features = first.shallow_features(still)
     np.testing.assert_allclose(mean.interpolate(features), first.interpolate(features), rtol=0, atol=1e-6)
     moving = first.shallow_features(still.at[:, 1].set(0.0))
     assert np.abs(mean.interpolate(moving) - first.interpolate(moving))[:, 1].max() > 1e-3
+    # Offsets come from the two frames, whatever is sampled.
+    pyramid = mean.pyramid(moving[0])
+    earlier, later = [x[:1] for x in pyramid], [x[1:] for x in pyramid]
+    sampled = [(a + b) / 2 for a, b in zip(earlier, later, strict=True)]
+    expected = mean.fusion(mean.align(sampled, mean.align.prepare(earlier), later))
+    np.testing.assert_allclose(mean.interpolate(moving)[:, 1], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_the_type_of_the_parameters_is_kept_throughout(tiny, dtype):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        graph, state = nnx.split(tiny)
+        model = nnx.merge(graph, jax.tree.map(lambda a: a.astype(dtype), state))
+        clip = jax.ShapeDtypeStruct((1, 2, 8, 8, 3), dtype)
+        rngs = nnx.Rngs(0)
+        assert nnx.eval_shape(lambda model, clip: model(clip), model, clip).dtype == dtype
+        trained = nnx.eval_shape(lambda model, clip, rngs: model(clip, train=True, rngs=rngs), model, clip, rngs)
+        assert trained.dtype == dtype
 
 
 def test_stochastic_depth_only_in_training():
@@ -142,7 +161,8 @@ def test_stochastic_depth_only_in_training():
     model.trunk.groups[0].blocks[1].norm1.scale[...] *= 100
     clip = jax.random.uniform(jax.random.key(0), (1, 2, 8, 8, 3))
     train = nnx.jit(lambda model, clip, rngs: model(clip, train=True, rngs=rngs))
-    np.testing.assert_array_equal(run(model, clip), run(model, clip))
+    evaluate = nnx.jit(lambda model, clip, rngs: model(clip, rngs=rngs))
+    np.testing.assert_array_equal(evaluate(model, clip, nnx.Rngs(0)), evaluate(model, clip, nnx.Rngs(1)))
     draws = [train(model, clip, nnx.Rngs(seed)) for seed in range(4)]
     np.testing.assert_array_equal(draws[0], train(model, clip, nnx.Rngs(0)))
     assert max(np.abs(draws[0] - other).max() for other in draws[1:]) > 1e-3
@@ -201,7 +221,7 @@ def test_every_trained_array_is_a_param(tiny):
         (jnp.zeros((1, 2, 8, 8, 1)), "`clip` has shape"),
         (jnp.zeros((1, 2, 0, 8, 3)), "none of them 0"),
         (jnp.zeros((1, 1, 8, 8, 3)), "1 frame, expected at least 2"),
-        (jnp.zeros((1, 2, 8, 8, 3), jnp.uint8), "dtype uint8, expected floating point in 0..1"),
+        (jnp.zeros((1, 2, 8, 8, 3), jnp.uint8), "dtype uint8, expected float32 in 0..1"),
     ],
 )
 def test_bad_clips_are_named(tiny, clip, message):

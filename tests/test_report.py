@@ -17,9 +17,10 @@ SCORES = {
 
 
 def test_table_has_a_heading_and_a_row_each():
-    lines = report.table({"one": SCORES, "another": SCORES}).splitlines()
+    lines = report.table({"one": SCORES, "mean": SCORES}, SCORES | {"frames": 14}).splitlines()
     assert lines[0].split() == ["frames", "PSNR-Y", "SSIM-Y", "PSNR-RGB", "Y", "input", "Y", "synth."]
     assert lines[1].split() == ["one", "7", "21.235", "0.5000", "20.000", "inf", "19.000"]
+    assert [line.split()[:2] for line in lines[2:]] == [["mean", "7"], ["mean", "14"]]
     assert len({len(line) for line in lines}) == 1
 
 

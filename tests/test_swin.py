@@ -8,6 +8,7 @@ from flax import nnx
 
 from msitf_jax.model import swin
 from msitf_jax.model.config import MSITFConfig
+from tests.conftest import randomise
 
 TINY = MSITFConfig(channels=8, offset_groups=2, trunk_groups=2, residual_blocks=1)
 
@@ -70,13 +71,10 @@ def attention(module, windows, mask):
 
 
 def test_window_attention_against_its_definition():
-    module = swin.WindowAttention(8, 2, rngs=nnx.Rngs(0))
-    state = nnx.state(module)
-    keys = iter(jax.random.split(jax.random.key(1), 20))
-    # Weights large enough that nothing is uniform; one logit scale beyond its bound.
-    nnx.update(module, jax.tree.map(lambda a: 0.5 * jax.random.normal(next(keys), a.shape), state))
+    module = randomise(swin.WindowAttention(8, 2, rngs=nnx.Rngs(0)), 0.5)
+    # The second is beyond its bound.
     module.logit_scale[...] = jnp.array([1.5, 6.0])
-    windows = jax.random.normal(next(keys), (4, 64, 8))
+    windows = jax.random.normal(jax.random.key(1), (4, 64, 8))
     regions = swin.shift_regions(16, 16).reshape(4, 64)
     result = module(windows, jnp.asarray(regions))
     reference = attention(module, np.asarray(windows, np.float64), np.asarray(swin.shift_mask(regions)))
@@ -91,12 +89,21 @@ def test_unit_length_of_zero_is_zero_and_has_a_gradient():
 
 
 def test_strips_see_their_own_regions_and_survival(monkeypatch):
-    trunk = swin.SwinTrunk(TINY, rngs=nnx.Rngs(0))
+    trunk = randomise(swin.SwinTrunk(TINY, rngs=nnx.Rngs(0)), 0.2)
     x = jax.random.normal(jax.random.key(0), (3, 24, 16, 8))
-    survival = trunk.draw_survival(3, jax.random.key(1), x.dtype)
+    survival = jax.random.uniform(jax.random.key(1), (3, 2, 2, 2))
     whole = trunk(x, survival)
-    monkeypatch.setattr(swin, "PIXELS_AT_ONCE", 8 * 16)
-    np.testing.assert_allclose(trunk(x, survival), whole, rtol=0, atol=1e-5)
+    monkeypatch.setattr(swin, "STRIP_PIXELS", 8 * 16)
+    np.testing.assert_allclose(trunk(x, survival), whole, rtol=0, atol=1e-5 * np.abs(whole).max())
+
+
+def test_each_group_block_and_branch_has_its_own_survival():
+    trunk = randomise(swin.SwinTrunk(TINY, rngs=nnx.Rngs(0)), 0.2)
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 8))
+    outputs = [trunk(x, jnp.ones((1, 2, 2, 2)).at[0, g, b, i].set(0.0)) for g, b, i in np.ndindex(2, 2, 2)]
+    outputs.append(trunk(x))
+    for i, one in enumerate(outputs):
+        assert all(np.abs(one - other).max() > 1e-3 for other in outputs[:i])
 
 
 def test_stochastic_depth_rates_rise_to_the_configured_one():
@@ -110,8 +117,14 @@ def test_stochastic_depth_rates_rise_to_the_configured_one():
 
 
 def test_a_dropped_branch_adds_nothing():
-    block = swin.SwinBlock(8, 2, 2, shifted=True, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (2, 16, 16, 8))
-    out = block(x, jnp.array([[0.0, 0.0], [1.0, 1.0]]))
-    np.testing.assert_array_equal(out[0], x[0])
-    np.testing.assert_allclose(out[1], block(x, None)[1], rtol=0, atol=1e-6)
+    block = randomise(swin.SwinBlock(8, 2, 2, shifted=False, rngs=nnx.Rngs(0)), 0.5)
+    x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (1, 8, 16, 8)), (4, 8, 16, 8))
+    attended = block.norm1(swin.from_windows(block.attn(swin.to_windows(x)), 16))[0]
+
+    def mlp(x):
+        return block.norm2(block.fc2(jax.nn.gelu(block.fc1(x), approximate=False)))
+
+    out = block(x, jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]))
+    x = x[0]
+    for result, expected in zip(out, (x, x + attended, x + 2 * mlp(x), block(x[None], None)[0]), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)

@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
+from tests.conftest import randomise
 
 
 def test_attention_over_time_against_its_definition():
@@ -26,7 +27,8 @@ def test_attention_over_time_against_its_definition():
 
 
 def fusion():
-    return BidirectionalFusion(8, 2, rngs=nnx.Rngs(0))
+    # Untrained offsets are zero, and the state only steers offsets.
+    return randomise(BidirectionalFusion(8, 2, rngs=nnx.Rngs(0)), 0.1)
 
 
 def test_directions_equal_a_loop_over_each():
@@ -46,6 +48,9 @@ def test_directions_equal_a_loop_over_each():
     result = nnx.jit(lambda module, x: module(x))(module, features)
     for t in range(3):
         np.testing.assert_allclose(result[:, t], module.merge(forward[t], backward[t]), rtol=0, atol=1e-6)
+    # The state matters: the same frame with nothing before or after it fares differently.
+    alone = cell(module.cell, features[:, 1], (jnp.zeros((2, 8, 8, 8)),) * 2)[0]
+    assert np.abs(alone - forward[1]).max() > 1e-3
 
 
 def test_one_scan_takes_both_directions_and_only_what_needs_the_state():

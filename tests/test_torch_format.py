@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -63,6 +64,32 @@ def test_tensors_of_pytorch_are_accepted(tiny_state):
     result = to_torch(from_torch(tensors))
     expected = tensors["conv_first.weight"].detach().float().numpy()
     np.testing.assert_array_equal(result["conv_first.weight"], expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_checkpoints_are_accepted_with_their_buffers(tiny_state, dtype):
+    half = {name: np.asarray(jnp.asarray(tensor, dtype), np.float32) for name, tensor in tiny_state.items()}
+    result = to_torch(from_torch(half))
+    np.testing.assert_array_equal(result["HRconv.weight"], half["HRconv.weight"])
+
+
+def test_one_wrong_shape_is_one_line(tiny_state):
+    for name in ("conv_first.weight", "recon_trunk.layers.0.residual_group.blocks.0.attn.logit_scale"):
+        with pytest.raises(ValueError, match=f"wrong shape: {name}") as error:
+            from_torch(tiny_state | {name: np.zeros((3, 3, 3, 3), np.float32)})
+        assert len(str(error.value).splitlines()) == 2
+
+
+def test_odd_values_are_named(tiny_state):
+    mask = "recon_trunk.layers.0.residual_group.blocks.1.attn_mask"
+    with pytest.raises(ValueError, match=f"not what the network computes: {mask}"):
+        from_torch(tiny_state | {mask: np.full_like(tiny_state[mask], np.nan)})
+    with pytest.raises(ValueError, match=r"not finite: HRconv\.bias"):
+        from_torch(tiny_state | {"HRconv.bias": np.full(16, np.nan, np.float32)})
+    with pytest.raises(ValueError, match=r"tensor HRconv\.bias has dtype complex128, expected real numbers"):
+        from_torch(tiny_state | {"HRconv.bias": np.zeros(16, complex)})
+    with pytest.raises(ValueError, match=r"tensor HRconv\.bias is there twice"):
+        from_torch(tiny_state | {"module.HRconv.bias": tiny_state["HRconv.bias"]})
 
 
 def test_every_mismatch_is_listed_in_one_error(tiny_state):

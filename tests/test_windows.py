@@ -18,6 +18,7 @@ def test_published_windows(frames):
     ("frames", "published", "every"), [(41, 37, 41), (34, 31, 33), (49, 49, 49), (47, 43, 47), (6, 0, 5), (2, 0, 0)]
 )
 def test_frames_that_count(frames, published, every):
+    assert all(len(window.outputs) == min(7, every) for window in windows(frames, "all"))
     for rule, expected in (("published", published), ("all", every)):
         scored = [index for window in windows(frames, rule) for index in window.scored]
         assert scored == list(range(expected))

@@ -1,10 +1,9 @@
 """The network at work on test patterns that the project draws itself: `python -m msitf_jax.evaluation.demo`."""
 
 import argparse
-import os
 import pathlib
+import sys
 
-import cv2
 import numpy as np
 from flax import nnx
 
@@ -52,23 +51,24 @@ def run(out, *, seed=0, height=256, width=448):
         for index, which, shown in ((2, 2, given), (3, "3 is missing", np.full_like(given, 128)))
     ]
     picture = np.concatenate([report.side_by_side(columns) for columns in pictures])
-    out = pathlib.Path(out)
-    temporary = out.with_name(f".{out.name}")
-    cv2.imencode(".png", picture[..., ::-1])[1].tofile(temporary)
-    os.replace(temporary, out)
+    report.write_image(out, picture)
     return scores
 
 
-def main():
-    """Prints the table and says where the picture is."""
+def main(arguments=None):
+    """Prints the table and says where the picture is; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="demo.png", help="the picture to write (default: demo.png)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if not pathlib.Path(options.out).parent.is_dir():
+        print(f"{options.out}: its folder does not exist", file=sys.stderr)
+        return 2
     print("A clip of moving test patterns, 112x64 at half the frame rate -> 448x256 (the first run compiles, ~10 s)")
     print(report.table(run(options.out)))
     print(f"input, outputs and truth side by side: {options.out}")
     print("There are no trained weights yet: an untrained network adds noise to the trilinear base.")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

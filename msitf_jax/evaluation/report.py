@@ -2,11 +2,11 @@
 
 import json
 import math
-import os
-import pathlib
 
 import cv2
 import numpy as np
+
+from msitf_jax import atomic
 
 _COLUMNS = (
     ("frames", "frames", "{:d}"),
@@ -18,21 +18,34 @@ _COLUMNS = (
 )
 
 
-def table(rows):
-    """`{name: scores}` -> lines of text, one a row, with a heading."""
-    width = max(len(name) for name in rows)
+def table(clips, mean=None):
+    """Scores as lines of text.
+
+    Args:
+      clips: `{name: scores}`, a row each.
+      mean: scores for a last row under that name, or None.
+
+    Returns:
+      The lines, joined, under a heading.
+    """
+    rows = [*clips.items()] + ([("mean", mean)] if mean else [])
+    width = max(len(name) for name, _ in rows)
     lines = [" " * width + "".join(f"{heading:>10}" for _, heading, _ in _COLUMNS)]
-    for name, scores in rows.items():
+    for name, scores in rows:
         lines.append(f"{name:<{width}}" + "".join(f"{form.format(scores[key]):>10}" for key, _, form in _COLUMNS))
     return "\n".join(lines)
 
 
 def write_json(path, report):
     """Writes a report; a PSNR of equal frames, which is infinite, becomes null."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(_finite(report), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    text = json.dumps(_finite(report), indent=2, allow_nan=False) + "\n"
+    atomic.write(path, lambda file: file.write(text.encode()))
+
+
+def write_image(path, frame):
+    """Writes `[H, W, 3]` uint8 RGB as PNG."""
+    _, content = cv2.imencode(".png", frame[..., ::-1])
+    atomic.write(path, lambda file: file.write(content.tobytes()))
 
 
 def _finite(value):

@@ -103,8 +103,7 @@ class PCDAlignment(nnx.Module):
     def prepare(self, fea1):
         """Pyramid of fea1 -> its half of the first offset convolutions with their bias, level by level."""
         return tuple(
-            conv.share(x, first=0) + conv.bias[...][None, None, None, :]
-            for conv, x in zip(self._offset_convs(), fea1, strict=True)
+            conv.partial(x, first=0, with_bias=True) for conv, x in zip(self._offset_convs(), fea1, strict=True)
         )
 
     def __call__(self, sampled, prepared, fea2):
@@ -119,7 +118,7 @@ class PCDAlignment(nnx.Module):
           `[B, H, W, C]`.
         """
         offset1, offset2, offset3 = (
-            half + conv.share(x, first=x.shape[-1])
+            half + conv.partial(x, first=x.shape[-1])
             for half, conv, x in zip(prepared, self._offset_convs(), fea2, strict=True)
         )
         l3 = self.l3(sampled[2], offset3)

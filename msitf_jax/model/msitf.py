@@ -6,14 +6,14 @@ from flax import nnx
 from msitf_jax.model.alignment import PCDAlignment, Pyramid
 from msitf_jax.model.chunks import map_chunks
 from msitf_jax.model.config import MSITFConfig
-from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, upsample2x
+from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, subpixel_upsample2x
 from msitf_jax.model.swin import WINDOW, SwinTrunk
 from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
 from msitf_jax.ops.resize import trilinear_base
 
 # The trunk and the reconstruction take this many low-resolution pixels at a time: few enough to stay in the cache and
 # to keep the full-size feature maps small, enough to keep the cores busy.
-PIXELS_AT_ONCE = 8192
+RENDER_PIXELS = 8192
 
 
 class Reconstruction(nnx.Module):
@@ -27,7 +27,7 @@ class Reconstruction(nnx.Module):
 
     def __call__(self, x):
         """`[B, H, W, C]` -> `[B, 4H, 4W, 3]`, to be added to the resized input."""
-        x = upsample2x(self.upconv2, upsample2x(self.upconv1, x))
+        x = subpixel_upsample2x(self.upconv2, subpixel_upsample2x(self.upconv1, x))
         return self.conv_last(leaky_relu(self.conv_hr(x)))
 
 
@@ -62,7 +62,8 @@ class MSITF(nnx.Module):
         """Upscales a clip.
 
         Args:
-          clip: `[B, N, H, W, 3]`, RGB in 0..1, floating point; B, H, W at least 1, N at least 2.
+          clip: `[B, N, H, W, 3]`, RGB in 0..1, of the parameters' type (float32 unless they were cast); B, H, W
+            at least 1, N at least 2.
           train: draws stochastic depth, with which every frame skips some trunk blocks.
           rngs: `nnx.Rngs` with a stream `dropout` (or a default one); needed if `train`.
 
@@ -70,9 +71,9 @@ class MSITF(nnx.Module):
           `[B, 2N-1, 4H, 4W, 3]`; even indices are at the input frames' times, odd ones between. Not clipped to 0..1.
 
         Raises:
-          ValueError: a clip of another shape or an integer type, or `train` without `rngs`.
+          ValueError: a clip of another shape or type, or `train` without `rngs`.
         """
-        _check_clip(clip)
+        _check_clip(clip, self.conv_first.kernel.dtype)
         if train and rngs is None:
             raise ValueError("`rngs` (=None) must be an nnx.Rngs when `train` is True: stochastic depth draws from it")
         features = self.interpolate(self.shallow_features(clip))
@@ -131,15 +132,15 @@ class MSITF(nnx.Module):
             return self.reconstruction(x[:, :height, :width])
 
         frames = features.reshape(batch * length, *frame)
-        out = map_chunks(render_frames, (frames, survival), PIXELS_AT_ONCE // (frame[0] * frame[1]))
+        out = map_chunks(render_frames, (frames, survival), RENDER_PIXELS // (frame[0] * frame[1]))
         return out.reshape(batch, length, 4 * height, 4 * width, 3)
 
 
-def _check_clip(clip):
+def _check_clip(clip, dtype):
     shape = clip.shape
     if len(shape) != 5 or shape[-1] != 3 or min(shape) < 1:
         raise ValueError(f"`clip` has shape {shape}, expected [batch, frames, height, width, 3], none of them 0")
     if shape[1] < 2:
         raise ValueError(f"`clip` has {shape[1]} frame, expected at least 2: there is nothing to interpolate between")
-    if not jnp.issubdtype(clip.dtype, jnp.floating):
-        raise ValueError(f"`clip` has dtype {clip.dtype}, expected floating point in 0..1 (divide 8-bit frames by 255)")
+    if clip.dtype != dtype:
+        raise ValueError(f"`clip` has dtype {clip.dtype}, expected {dtype} in 0..1, as the parameters are")

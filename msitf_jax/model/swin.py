@@ -1,5 +1,7 @@
 """The trunk: Swin Transformer V2 blocks (Liu et al., CVPR 2022) in residual groups (Swin2SR, Conde et al., 2022)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,9 @@ from msitf_jax.model.layers import Conv
 
 WINDOW = 8
 SHIFT = WINDOW // 2
-MAX_LOGIT_SCALE = np.log(100.0)
+MAX_LOGIT_SCALE = math.log(100.0)
 NORM_EPSILON = 1e-12
-PIXELS_AT_ONCE = 3072  # a chunk's attention weights fill about 3 MB
+STRIP_PIXELS = 3072  # at a time: their attention weights fill about 3 MB
 BIAS_HIDDEN = 512  # units in the network that gives the position bias
 
 
@@ -109,7 +111,7 @@ class WindowAttention(nnx.Module):
 
 
 def unit_length(x):
-    """x divided by its Euclidean length over the last axis, or by 1e-12 where that is shorter."""
+    """x divided by its Euclidean length over the last axis, or by 1e-12 where that is shorter (not for float16)."""
     length = jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), NORM_EPSILON**2))
     return x / length
 
@@ -136,7 +138,7 @@ class SwinBlock(nnx.Module):
         if survival is not None:
             survival = jnp.repeat(survival, rows, axis=0)
         strips = x.reshape(batch * rows, WINDOW, width, channels)
-        x = map_chunks(self._strips, (strips, regions, survival), PIXELS_AT_ONCE // (WINDOW * width)).reshape(x.shape)
+        x = map_chunks(self._strips, (strips, regions, survival), STRIP_PIXELS // (WINDOW * width)).reshape(x.shape)
         return jnp.roll(x, (SHIFT, SHIFT), (1, 2)) if self.shifted else x
 
     def _strips(self, chunk):

@@ -7,19 +7,17 @@ read with `weights_only=True`: nothing in them is executed.
 
 import dataclasses
 import json
-import os
 import pathlib
 import pickle
 import struct
-import tempfile
 import warnings
-import zipfile
 
 import safetensors
 import safetensors.numpy
 
+from msitf_jax import atomic
 from msitf_jax.model.config import MSITFConfig
-from msitf_jax.weights.torch_format import from_torch, published_parameters, to_torch
+from msitf_jax.weights.torch_format import from_torch, infer_config, published_parameters, to_torch
 
 _TORCH_SUFFIXES = (".pth", ".pt")
 
@@ -37,9 +35,7 @@ def load(path):
       ValueError: no such file, another ending, no checkpoint, truncated, executable pickle code, or tensors that do not
         fit; one message that names the file.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"weights {path}: no such file")
+    path = _existing(path)
     if path.suffix == ".safetensors":
         tensors, metadata = _read_safetensors(path)
         config = _config(path, metadata)
@@ -54,9 +50,13 @@ def load(path):
 
 
 def read_metadata(path):
-    """What `save` noted in a safetensors file: `{name: string}`; empty for a `.pth` file, which has no such place."""
-    path = pathlib.Path(path)
-    return _read_safetensors(path)[1] if path.suffix == ".safetensors" else {}
+    """What `save` noted in a safetensors file: `{name: string}`; empty for a `.pth` file, which has no such place.
+
+    Raises:
+      ValueError: no such file, or not a safetensors file.
+    """
+    path = _existing(path)
+    return _read_safetensors(path, only_metadata=True)[1] if path.suffix == ".safetensors" else {}
 
 
 def save(model, path, **metadata):
@@ -70,24 +70,38 @@ def save(model, path, **metadata):
       **metadata: strings to keep, such as `degradation`, `training_step`, `licence`; the configuration is added.
 
     Raises:
-      ValueError: another ending, or metadata that are not strings.
+      ValueError: another ending, metadata that are not strings, or metadata named `config`.
+      OSError: the file can't be written.
     """
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"weights {path}: expected a name that ends in .safetensors")
+    if "config" in metadata:
+        raise ValueError("metadata `config` is the model's own configuration, which is added by itself")
     for name, value in metadata.items():
         if not isinstance(value, str):
             raise ValueError(f"metadata `{name}` (={value!r}) must be a string")
     metadata["config"] = json.dumps(dataclasses.asdict(model.config), sort_keys=True)
     content = safetensors.numpy.save(published_parameters(model), metadata)
-    _write(path, lambda file: file.write(_with_sorted_header(content)))
+    atomic.write(path, lambda file: file.write(_with_sorted_header(content)))
 
 
 def save_torch(model, path):
-    """Writes a model as a `.pth` state dict that the published network loads strictly; needs PyTorch."""
+    """Writes a model as a `.pth` state dict that the published network loads strictly; needs PyTorch.
+
+    Raises:
+      ValueError: no PyTorch, or a configuration that such a file can't tell: one that `from_torch` would not read back.
+      OSError: the file can't be written.
+    """
     torch = _import_torch(path)
-    tensors = {name: torch.from_numpy(array) for name, array in to_torch(model).items()}
-    _write(pathlib.Path(path), lambda file: torch.save(tensors, file))
+    tensors = to_torch(model)
+    read_back = infer_config(tensors)
+    # Nothing but training depends on the stochastic depth.
+    lost = dataclasses.replace(model.config, stochastic_depth=read_back.stochastic_depth)
+    if read_back != lost:
+        raise ValueError(f"weights {path}: a .pth file can't hold {model.config}: it would be read as {read_back}")
+    tensors = {name: torch.from_numpy(array) for name, array in tensors.items()}
+    atomic.write(path, lambda file: torch.save(tensors, file))
 
 
 def convert(source, target):
@@ -99,24 +113,6 @@ def convert(source, target):
         save(model, target, **{k: v for k, v in read_metadata(source).items() if k != "config"})
 
 
-def _write(path, write):
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _with_sorted_header(content):
     """The same safetensors file with its JSON header in sorted order: the library's own order changes by the run."""
     (length,) = struct.unpack("<Q", content[:8])
@@ -125,13 +121,22 @@ def _with_sorted_header(content):
     return struct.pack("<Q", len(header)) + header + content[8 + length :]
 
 
-def _read_safetensors(path):
+def _existing(path):
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"weights {path}: no such file")
+    return path
+
+
+def _read_safetensors(path, only_metadata=False):
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            names = file.keys()
+            names = [] if only_metadata else file.keys()
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"weights {path}: not a whole safetensors file ({error})") from None
+    except (AttributeError, TypeError):  # bfloat16 and the 8-bit floats, which NumPy lacks
+        raise ValueError(f"weights {path}: holds a number type that NumPy lacks, expected float32 or float16") from None
 
 
 def _config(path, metadata):
@@ -139,7 +144,7 @@ def _config(path, metadata):
         return None
     try:
         return MSITFConfig(**json.loads(metadata["config"]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"weights {path}: its metadata hold no configuration of this network ({error})") from None
 
 
@@ -162,11 +167,25 @@ def _read_torch(path):
             f"weights {path}: not a plain PyTorch state dict, but truncated or a pickle that would run code; "
             "nothing was executed"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes make the reader fail in any way
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"weights {path}: not a whole PyTorch file ({reason})") from None
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict):
+        raise ValueError(f"weights {path}: expected a state dict, names with tensors, found {type(content).__name__}")
+    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if others:
         raise ValueError(
-            f"weights {path}: expected a state dict, names with tensors, and found {type(content).__name__}"
+            f"weights {path}: expected a state dict, names with tensors, found other things in {others[:5]}"
         )
+    odd = [
+        str(name)
+        for name, value in content.items()
+        if value.layout != torch.strided
+        or value.is_quantized
+        or value.is_meta
+        or value.is_complex()
+        or 0 in value.stride()
+    ]
+    if odd:
+        raise ValueError(f"weights {path}: expected plain dense tensors, found others in {odd[:5]}")
     return content

@@ -6,6 +6,7 @@ arrays.
 """
 
 import re
+from collections import Counter
 
 import jax.numpy as jnp
 import numpy as np
@@ -107,17 +108,26 @@ def from_torch(state_dict, config=None):
     Args:
       state_dict: `{name: array}`, NumPy arrays or PyTorch tensors, OIHW; names may begin with `module.`. Buffers may be
         missing; those present must hold what the network computes.
-      config: `MSITFConfig`; None reads the dimensions from the shapes. `temporal_heads` and `interpolation` leave no
-        trace there and are then the published ones.
+      config: `MSITFConfig`; None reads the dimensions from names and shapes. `temporal_heads`, `interpolation` and
+        `stochastic_depth` leave no trace there and are then the published ones.
 
     Returns:
       `MSITF` with float32 parameters.
 
     Raises:
-      ValueError: one message that lists every missing, unexpected, wrongly shaped and (buffers) wrong tensor.
+      ValueError: one message that lists every missing, unexpected, wrongly shaped, non-finite and (buffers) wrong
+        tensor; or values that are no real numbers, or a dict too small for the network.
     """
-    tensors = {str(name).removeprefix("module."): _as_array(value) for name, value in state_dict.items()}
-    config = config or _infer_config(tensors)
+    tensors = {}
+    for name, value in state_dict.items():
+        name = str(name).removeprefix("module.")
+        if name in tensors:
+            raise ValueError(f"tensor {name} is there twice, with and without `module.`")
+        tensors[name] = _as_array(name, value)
+    config = config or infer_config(tensors)
+    # Before a network of that depth is laid out, which for a number of a hostile file would never end.
+    if config.residual_blocks + config.trunk_groups * config.trunk_blocks > max(len(tensors), 1000):
+        raise ValueError(f"{len(tensors)} tensors are too few for a network of {config}")
     graph, state = nnx.split(nnx.eval_shape(lambda: MSITF(config, rngs=nnx.Rngs(0))))
     parameters = {published_name(path): (path, value.shape) for path, value in nnx.to_flat_state(state)}
     if not parameters.keys() & tensors.keys():
@@ -132,11 +142,14 @@ def from_torch(state_dict, config=None):
     return nnx.merge(graph, nnx.from_flat_state(values))
 
 
-def _as_array(value):
+def _as_array(name, value):
     if hasattr(value, "detach"):  # a PyTorch tensor, perhaps of a type that NumPy lacks (bfloat16) or on a GPU
         value = value.detach().cpu()
-        value = value.float() if value.is_floating_point() else value
-    return np.asarray(value)
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"tensor {name} has dtype {array.dtype}, expected real numbers")
+    return array
 
 
 def _problems(tensors, shapes, config):
@@ -147,35 +160,51 @@ def _problems(tensors, shapes, config):
         yield f"missing: {name} {list(shapes[name])}"
     for name, tensor in tensors.items():
         if name in buffers:
-            if tensor.shape != buffers[name].shape or np.abs(tensor - buffers[name]).max() > _BUFFER_TOLERANCE:
+            if tensor.shape != buffers[name].shape or not _equal_buffers(tensor, buffers[name]):
                 yield f"not what the network computes: {name}"
         elif name not in shapes:
             yield f"unexpected: {name} {list(tensor.shape)}"
         elif tensor.shape != shapes[name]:
             yield f"wrong shape: {name} is {list(tensor.shape)}, expected {list(shapes[name])}"
+        elif not np.all(np.isfinite(tensor)):
+            yield f"not finite: {name}"
 
 
-def _infer_config(tensors):
-    """The published configuration with every dimension that the tensors' names and shapes tell."""
+def _equal_buffers(tensor, expected):
+    # Half-precision checkpoints round their buffers too: a number below 1 to 8 bits, in bfloat16.
+    for precision in (None, np.float16, jnp.bfloat16):
+        rounded = expected if precision is None else expected.astype(precision).astype(np.float32)
+        if np.abs(tensor - rounded).max() <= _BUFFER_TOLERANCE:
+            return True
+    return False
+
+
+def infer_config(tensors):
+    """The published configuration with every dimension that the names and shapes of a state dict tell.
+
+    Where tensors disagree the most frequent size counts, so that one of a wrong shape can be named later.
+    """
 
     def count(pattern):
         return max((int(m[1]) + 1 for name in tensors if (m := re.match(pattern, name))), default=None)
 
-    def size(name, axis=0):
-        return tensors[name].shape[axis] if name in tensors and tensors[name].ndim > axis else None
+    def size(pattern):
+        sizes = Counter(len(tensor) for name, tensor in tensors.items() if tensor.ndim and re.fullmatch(pattern, name))
+        return sizes.most_common(1)[0][0] if sizes else None
 
-    block = "recon_trunk.layers.0.residual_group.blocks.0."
-    channels, offsets, hidden = (
-        size(name)
-        for name in ("conv_first.weight", "pcd_align.L3_dcnpack_1.conv_offset.weight", block + "mlp.fc1.weight")
-    )
+    channels = size(r"(\w+\.)*(conv1|conv2|fusion|conv_1x1|proj|norm\d?)\.bias")
+    offsets = size(r".*conv_offset\.bias")
+    hidden = size(r".*mlp\.fc1\.bias")
     found = {
         "channels": channels,
         "residual_blocks": count(r"feature_extraction\.(\d+)\."),
         "offset_groups": offsets and offsets // (3 * TAPS),
         "trunk_groups": count(r"recon_trunk\.layers\.(\d+)\."),
-        "trunk_blocks": count(r"recon_trunk\.layers\.0\.residual_group\.blocks\.(\d+)\."),
-        "window_heads": size(block + "attn.logit_scale"),
+        "trunk_blocks": count(r"recon_trunk\.layers\.\d+\.residual_group\.blocks\.(\d+)\."),
+        "window_heads": size(r".*logit_scale"),
         "mlp_ratio": hidden and channels and hidden // channels,
     }
-    return MSITFConfig(**{field: value for field, value in found.items() if value is not None})
+    try:
+        return MSITFConfig(**{field: value for field, value in found.items() if value is not None})
+    except ValueError:  # no such network: compare with the published one
+        return MSITFConfig()

@@ -1,5 +1,9 @@
 """The public deformable convolution: checks its arguments and picks an implementation."""
 
+import operator
+
+import jax.numpy as jnp
+
 from msitf_jax.ops.deform_conv import reference
 
 _IMPLEMENTATIONS = {"xla": reference.deform_conv2d}
@@ -14,7 +18,7 @@ def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, di
     `torchvision.ops.deform_conv2d` with one weight group, channels last.
 
     Args:
-      x: `[B, H, W, C]`, floating point.
+      x: `[B, H, W, C]`, floating point and finite.
       offset: `[B, Ho, Wo, G, K, 2]`, K = kh * kw taps row by row, (dy, dx) in input pixels.
       mask: `[B, Ho, Wo, G, K]`, usually in 0..1.
       weight: `[kh, kw, C, Co]`.
@@ -26,7 +30,7 @@ def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, di
       `[B, Ho, Wo, Co]` in x's dtype, `Ho = (H + 2 * padding - dilation * (kh - 1) - 1) // stride + 1`.
 
     Raises:
-      ValueError: a shape that does not fit the others, or an unknown implementation.
+      ValueError: a shape that does not fit the others, an integer x, or an unknown implementation.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(9.0).reshape(1, 3, 3, 1)
@@ -37,17 +41,22 @@ def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, di
            [3.5, 4.5, 2.5],
            [6.5, 7.5, 4. ]], dtype=float32)
     """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"`x` has dtype {x.dtype}, expected floating point")
     stride, padding, dilation = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
     _check_shapes(x.shape, offset.shape, mask.shape, weight.shape, bias, stride, padding, dilation)
-    name = implementation or "xla"
+    name = "xla" if implementation is None else implementation
     if name not in _IMPLEMENTATIONS:
         raise ValueError(f"`implementation` (={name!r}) must be None or one of {sorted(_IMPLEMENTATIONS)}")
     return _IMPLEMENTATIONS[name](x, offset, mask, weight, bias, stride=stride, padding=padding, dilation=dilation)
 
 
 def _pair(name, value, smallest):
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(v, int) and v >= smallest for v in pair):
+    try:
+        pair = tuple(map(operator.index, value if isinstance(value, tuple | list) else (value, value)))
+    except TypeError:
+        pair = ()
+    if len(pair) != 2 or min(pair) < smallest:
         raise ValueError(f"`{name}` (={value!r}) must be an int of at least {smallest}, or a pair of them")
     return pair
 
@@ -55,7 +64,7 @@ def _pair(name, value, smallest):
 def _check_shapes(x, offset, mask, weight, bias, stride, padding, dilation):
     if len(x) != 4 or min(x) == 0:
         raise ValueError(f"`x` has shape {x}, expected [batch, height, width, channels], none of them 0")
-    if len(weight) != 4 or weight[2] != x[3]:
+    if len(weight) != 4 or weight[2] != x[3] or min(weight) == 0:
         raise ValueError(f"`weight` has shape {weight}, expected [kh, kw, {x[3]}, features] for x of shape {x}")
     out = tuple(
         (x[axis + 1] + 2 * padding[axis] - dilation[axis] * (weight[axis] - 1) - 1) // stride[axis] + 1

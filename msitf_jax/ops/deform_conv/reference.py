@@ -61,4 +61,4 @@ def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
     weight = weight.reshape(taps, groups, channels // groups, features).swapaxes(0, 1)
     out = samples @ weight.reshape(taps * channels, features)
     out = out.reshape(batch, out_height, out_width, features)
-    return out if bias is None else out + bias[None, None, None, :]
+    return (out if bias is None else out + bias[None, None, None, :]).astype(x.dtype)

@@ -1,0 +1,36 @@
+"""Files that are there whole or not at all."""
+
+import os
+import pathlib
+import tempfile
+
+
+def write(path, write_to):
+    """Writes under a temporary name beside `path` and renames; on failure what was at `path` stays.
+
+    Args:
+      path: the file; its folder must exist.
+      write_to: called with the open binary file.
+
+    Raises:
+      OSError: the folder is missing or can't be written to, the disk is full, or `path` is a folder.
+    """
+    path = pathlib.Path(os.path.realpath(path))  # what a link points to is replaced, not the link
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write_to(file)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -47,14 +47,12 @@ def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
     frame = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None, None] * (height * width)
     group = jnp.arange(groups, dtype=jnp.int32)[None, None, None, :, None]
 
-    def pixel(row, column):
-        row_of_table = (frame + row * width + column) * groups + group
-        return table.at[row_of_table].get(mode="promise_in_bounds").astype(precise)
-
+    # One weight a corner, complete before it meets the channels: weights applied in turn are worked out once a channel.
     samples = sum(
-        (row_weight * mask)[..., None]
-        * sum(column_weight[..., None] * pixel(row, column) for column, column_weight in _corners(x_axis, width))
+        (row_weight * column_weight * mask)[..., None]
+        * table.at[(frame + row * width + column) * groups + group].get(mode="promise_in_bounds").astype(precise)
         for row, row_weight in _corners(y, height)
+        for column, column_weight in _corners(x_axis, width)
     )
     # Samples come group by group and tap by tap: bring the weights into that order, not the samples.
     samples = samples.astype(x.dtype).reshape(batch * out_height * out_width, taps * channels)

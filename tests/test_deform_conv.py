@@ -120,6 +120,14 @@ def test_offsets_beyond_any_integer_sample_nothing():
     np.testing.assert_array_equal(out, 0)
 
 
+def test_samples_outside_do_not_touch_the_border():
+    x = jnp.full((1, 2, 2, 1), jnp.inf)
+    for offset in (-3.0, 3.0):
+        points = (1, 2, 2, 1, 1)
+        out = deform_conv2d(x, jnp.full((*points, 2), offset), jnp.ones(points), jnp.ones((1, 1, 1, 1)), padding=0)
+        np.testing.assert_array_equal(out, 0)
+
+
 def test_the_result_has_the_type_of_x():
     points = (1, 4, 5, 2, 9)
     x = jnp.ones((1, 4, 5, 4), jnp.bfloat16)

@@ -18,7 +18,7 @@ def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, di
     `torchvision.ops.deform_conv2d` with one weight group, channels last.
 
     Args:
-      x: `[B, H, W, C]`, floating point and finite.
+      x: `[B, H, W, C]`, floating point.
       offset: `[B, Ho, Wo, G, K, 2]`, K = kh * kw taps row by row, (dy, dx) in input pixels.
       mask: `[B, Ho, Wo, G, K]`, usually in 0..1.
       weight: `[kh, kw, C, Co]`.

@@ -6,6 +6,8 @@ Four gathers and one matrix product. Nothing loops over pixels, so it runs where
 
 import jax.numpy as jnp
 
+RING = 2  # zero pixels around the frame
+
 
 def _sampling_axis(out_size, kernel_size, stride, padding, dilation, dtype):
     """`[out_size, kernel_size]`: where each tap looks along one axis before its offset, in input pixels."""
@@ -14,19 +16,14 @@ def _sampling_axis(out_size, kernel_size, stride, padding, dilation, dtype):
     return window[:, None] + tap[None, :]
 
 
-def _corners(position, size):
-    """The two pixels around each position on an axis of `size` pixels: [(index, weight), (index, weight)].
+def _lower_corner(position, size):
+    """The pixel at or before each position on an axis of `size` pixels, and how far behind it the position lies.
 
-    A corner outside the frame has weight zero. Only its integer index is clamped, never the position, so the weights'
-    derivatives are those of the unclamped bilinear interpolation.
+    Only the integer index is clamped, never the position, so derivatives are those of the unclamped interpolation. It
+    is clamped to -2 and `size`, from where both corners lie outside, in the ring of zeros.
     """
     lower = jnp.floor(position)
-    fraction = position - lower
-    lower = lower.astype(jnp.int32)
-    return [
-        (jnp.clip(index, 0, size - 1), jnp.where((index >= 0) & (index < size), weight, 0))
-        for index, weight in ((lower, 1 - fraction), (lower + 1, fraction))
-    ]
+    return jnp.clip(lower, -RING, size).astype(jnp.int32) + RING, position - lower
 
 
 def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
@@ -42,17 +39,24 @@ def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
     x_axis = _sampling_axis(out_width, kernel_width, stride[1], padding[1], dilation[1], precise)
     x_axis = jnp.tile(x_axis, (1, kernel_height))[None, None, :, None, :] + offset[..., 1]
 
-    # A row of the table is one group's channels at one pixel: [B * H * W * G, C / G].
-    table = x.reshape(batch * height * width * groups, channels // groups)
-    frame = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None, None] * (height * width)
+    # Corners outside the frame find zeros there. A row of the table is one group's channels at one pixel.
+    table = jnp.pad(x, ((0, 0), (RING, RING), (RING, RING), (0, 0))).reshape(-1, channels // groups)
+    rows, columns = height + 2 * RING, width + 2 * RING
+    row, down = _lower_corner(y, height)
+    column, right = _lower_corner(x_axis, width)
+    frame = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None, None] * rows
     group = jnp.arange(groups, dtype=jnp.int32)[None, None, None, :, None]
+    corner = ((frame + row) * columns + column) * groups + group
 
     # One weight a corner, complete before it meets the channels: weights applied in turn are worked out once a channel.
     samples = sum(
-        (row_weight * column_weight * mask)[..., None]
-        * table.at[(frame + row * width + column) * groups + group].get(mode="promise_in_bounds").astype(precise)
-        for row, row_weight in _corners(y, height)
-        for column, column_weight in _corners(x_axis, width)
+        bilinear[..., None] * table.at[corner + step * groups].get(mode="promise_in_bounds").astype(precise)
+        for step, bilinear in (
+            (0, (1 - down) * (1 - right) * mask),
+            (1, (1 - down) * right * mask),
+            (columns, down * (1 - right) * mask),
+            (columns + 1, down * right * mask),
+        )
     )
     # Samples come group by group and tap by tap: bring the weights into that order, not the samples.
     samples = samples.astype(x.dtype).reshape(batch * out_height * out_width, taps * channels)

@@ -27,5 +27,5 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(INSTALL) '.[dev]'
+	$(INSTALL) '.[train,dev]'
 	touch $@ $(VENV)/installed

@@ -1,17 +1,26 @@
-"""PSNR and SSIM on Vid4 or a folder of clips: `python evaluate.py --dataset=vid4 --data_dir=DIR --weights=FILE`."""
+"""PSNR and SSIM of weights on clips: `python evaluate.py --dataset=vid4 --data_dir=DIR --weights=FILE`."""
 
 import argparse
 import sys
 
 from input_pipeline.degradation import DEGRADATIONS
 from msitf_jax.evaluation import benchmark
+from msitf_jax.evaluation.clips import VIMEO90K
 from msitf_jax.evaluation.windows import RULES
 
 
 def _parser():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True, help="vid4, or a folder that holds one folder of frames a clip")
-    parser.add_argument("--data_dir", help="for vid4: the folder with GT/calendar/*.png and so on")
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        help=f"{', '.join(['vid4', *VIMEO90K])}, or a folder that holds one folder of frames a clip",
+    )
+    parser.add_argument(
+        "--data_dir",
+        help="for vid4: the folder with GT/calendar/*.png and so on; "
+        "for vimeo90k_*: the folder with sequences/ and sep_testlist.txt or sep_fast_testlist.txt and so on",
+    )
     parser.add_argument("--weights", required=True, help="a .safetensors or .pth file, or trilinear or bicubic")
     parser.add_argument(
         "--degradation", choices=DEGRADATIONS, help="default: what the weights were made for, else bd_matlab"

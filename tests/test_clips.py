@@ -7,6 +7,7 @@ import pytest
 from input_pipeline import synthetic
 from msitf_jax.evaluation.clips import FrameFolder, find_clips, read_frame
 from tests.test_benchmark import write_clip
+from tests.test_septuplets import write_vimeo
 
 
 @pytest.fixture
@@ -38,6 +39,26 @@ def test_vid4_names_what_is_absent_or_empty(tmp_path):
     found, absent = find_clips("vid4", tmp_path)
     assert [clip.name for clip in found] == ["walk"]
     assert absent == ["calendar", "city", "foliage"]
+
+
+def test_septuplets_are_those_of_the_list_in_its_order(tmp_path):
+    write_vimeo(tmp_path, test=["00002/0001", "00001/0007"], test_fast=["00001/0007"])
+    (tmp_path / "sequences" / "00001" / "0007" / "extra.png").write_bytes(b"")
+    found, absent = find_clips("vimeo90k_test", tmp_path)
+    assert [(clip.name, len(clip)) for clip in found] == [("00002/0001", 7), ("00001/0007", 7)]
+    assert absent == []
+    assert [clip.name for clip in find_clips("vimeo90k_fast", str(tmp_path))[0]] == ["00001/0007"]
+    clip = found[1]
+    clip.check()
+    np.testing.assert_array_equal(clip[6], read_frame(tmp_path / "sequences" / "00001" / "0007" / "im7.png"))
+    (clip.folder / "im3.png").rename(clip.folder / "im8.png")
+    with pytest.raises(ValueError, match=r"00001/0007/im3\.png: is missing"):
+        clip.check()
+    cv2.imwrite(str(clip.folder / "im3.png"), np.zeros((255, 448, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"00001/0007/im3\.png: is 448x255, expected 448x256"):
+        clip.check()
+    with pytest.raises(ValueError, match=r"sep_slow_testlist\.txt: no such list"):
+        find_clips("vimeo90k_slow", tmp_path)
 
 
 def test_grey_and_opaque_frames_are_read(tmp_path):
@@ -80,8 +101,13 @@ def test_a_frame_in_two_files_is_named(clip):
     ("arguments", "message"),
     [
         (("vid4", None), r"`data_dir` \(=None\) must be the folder that holds GT"),
-        (("no/such/folder", None), r"`dataset` \(='no/such/folder'\) must be vid4 or a folder"),
-        (("clips", "elsewhere"), r"`data_dir` \(='elsewhere'\) goes with vid4"),
+        (("vimeo90k_medium", None), r"`data_dir` \(=None\) must be the folder that holds sequences"),
+        (
+            ("vimeo90k", None),
+            r"`dataset` \(='vimeo90k'\) must be vid4, vimeo90k_test, vimeo90k_fast, vimeo90k_medium, ",
+        ),
+        (("no/such/folder", None), r"`dataset` \(='no/such/folder'\) must be vid4, .* or a folder of clips"),
+        (("clips", "elsewhere"), r"`data_dir` \(='elsewhere'\) goes with vid4 or vimeo90k_\*, not a folder of clips"),
     ],
 )
 def test_bad_datasets_are_named(arguments, message):

@@ -1,5 +1,7 @@
 """The three degradations: goldens, constants kept, and where each low-resolution pixel lies."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -33,6 +35,18 @@ def test_constants_stay_and_sizes_are_cropped(degradation):
     # What is cropped has no say.
     frame[16:], frame[:, 12:] = 0, 0
     np.testing.assert_array_equal(degrade(frame, degradation), small)
+
+
+@pytest.mark.parametrize("degradation", DEGRADATIONS)
+def test_a_window_is_what_it_is_in_the_whole_frame_to_the_byte(degradation):
+    frame = np.random.default_rng(0).integers(0, 256, (43, 50, 3), np.uint8)
+    # Straight edges: halves, which any other order of adding would round either way.
+    frame[:, :22], frame[:18, 22:] = 16, 235
+    whole = degrade(frame, degradation)
+    for top, left, height, width in itertools.product(range(10), range(12), (1, 3, 10), (1, 4, 12)):
+        if top + height <= 10 and left + width <= 12:
+            part = degrade(frame, degradation, window=(top, left, height, width))
+            np.testing.assert_array_equal(part, whole[top : top + height, left : left + width])
 
 
 @pytest.mark.parametrize(("degradation", "shift"), [("bi", 1.5), ("bd_matlab", 1.5), ("bd_duf", 0.0)])
@@ -100,3 +114,6 @@ def test_bad_arguments_are_named():
         degrade(np.zeros((8, 8, 3), int), "bi")
     with pytest.raises(ValueError, match=r"`frame` has shape \(3, 8, 3\), expected"):
         degrade(np.zeros((3, 8, 3)), "bi")
+    for window in [(-1, 0, 2, 2), (0, 0, 3, 2), (0, 1, 2, 3), (0, 0, 0, 2)]:
+        with pytest.raises(ValueError, match=r"`window` \(=\(.*\)\) must lie within the low-resolution frame of 2x3"):
+            degrade(np.zeros((8, 12, 3), np.uint8), "bi", window=window)

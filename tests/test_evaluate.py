@@ -10,6 +10,7 @@ from input_pipeline import synthetic
 from msitf_jax import MSITF, MSITFConfig, weights
 from tests.conftest import shared
 from tests.test_benchmark import write_clip
+from tests.test_septuplets import write_vimeo
 
 
 @pytest.fixture
@@ -41,6 +42,41 @@ def test_trilinear_base_on_vid4(degradation, tmp_path, capsys):
             ("psnr_y_synthesized", "psnr_y_synth"),
         ):
             assert scores[ours] == pytest.approx(wanted[theirs], abs=0.001)
+
+
+def test_septuplets_are_scored_under_their_keys(tmp_path, capsys):
+    keys = ["00002/0003", "00001/0001"]
+    write_vimeo(tmp_path / "raw", test=["00009/0009"], test_slow=keys)
+    flags = {"dataset": "vimeo90k_slow", "data_dir": tmp_path / "raw", "weights": "bicubic"}
+    assert run(**flags, json=tmp_path / "scores.json", save_images=tmp_path / "images") == 0
+    report = json.loads((tmp_path / "scores.json").read_text())
+    assert report["dataset"] == "vimeo90k_slow"
+    assert list(report["clips"]) == keys
+    assert [report["clips"][key]["frames"] for key in keys] == [7, 7]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == [*keys, "mean"]
+    for key in keys:
+        assert sorted(path.name for path in (tmp_path / "images" / key).iterdir()) == [
+            f"im{n}.png" for n in range(1, 8)
+        ]
+
+    original = tmp_path / "raw" / "sequences"
+    before = (original / keys[0] / "im1.png").read_bytes()
+    assert run(**flags, save_images=original) == 2
+    refusal = f"`save_images` (={str(original)!r}) must not be where the original frames are"
+    assert refusal in capsys.readouterr().err
+    assert (original / keys[0] / "im1.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(("count", "rows"), [(20, 21), (21, 1)])
+def test_of_many_clips_only_the_mean_is_printed(count, rows, tmp_path, capsys):
+    frames = synthetic.clip(0, frames=7, height=16, width=16)
+    for number in range(count):
+        write_clip(tmp_path / "clips" / f"clip{number}", frames)
+    assert run(dataset=tmp_path / "clips", weights="bicubic", json=tmp_path / "scores.json") == 0
+    printed = capsys.readouterr().out.splitlines()[2:]
+    assert len(printed) == rows
+    assert printed[-1].split()[:2] == ["mean", str(7 * count)]
+    assert len(json.loads((tmp_path / "scores.json").read_text())["clips"]) == count
 
 
 def test_weights_score_clips_and_bring_their_degradation(clips, tmp_path, capsys):

@@ -14,10 +14,11 @@ from msitf_jax.evaluation.metrics import luma, psnr, ssim
 from msitf_jax.evaluation.windows import windows
 
 DEFAULT_DEGRADATION = "bd_matlab"
+MOST_ROWS = 20  # of more clips only the mean is printed
 
 
 def run(dataset, *, data_dir=None, weights, degradation=None, frames="published", json=None, save_images=None):
-    """All of `evaluate.py`: finds the clips, scores them, prints the table.
+    """All of `evaluate.py`: finds the clips, scores them, prints the table, or its last row if it would be long.
 
     Args:
       dataset, data_dir: see `msitf_jax.evaluation.clips.find_clips`.
@@ -45,7 +46,7 @@ def run(dataset, *, data_dir=None, weights, degradation=None, frames="published"
     if json is not None:
         report.write_json(json, head | scores)
     print(f"{dataset}, weights {weights}, degradation {degradation}, frames {frames}")
-    print(report.table(scores["clips"], scores["mean"]))
+    print(report.table(scores["clips"] if len(clips) <= MOST_ROWS else {}, scores["mean"]))
     return head | scores
 
 
@@ -85,7 +86,7 @@ def evaluate(clips, method, *, degradation, rule, save_images=None, progress=Tru
     for clip in clips:
         _windows(clip, rule, clip.name)
         if save_images is not None:
-            _prepare_folder(pathlib.Path(save_images) / clip.name, clip.folder)
+            _prepare_folder(save_images, clip)
     for clip in tqdm(clips, desc="checking", unit="clip", leave=False, disable=not progress):
         clip.check()
 
@@ -154,9 +155,10 @@ def _windows(clip, rule, name):
     return found
 
 
-def _prepare_folder(folder, originals):
-    if folder.resolve() == originals.resolve():
-        raise ValueError(f"`save_images` (={str(folder.parent)!r}) must not be where the original frames are")
+def _prepare_folder(save_images, clip):
+    folder = pathlib.Path(save_images) / clip.name
+    if folder.resolve() == clip.folder.resolve():
+        raise ValueError(f"`save_images` (={str(save_images)!r}) must not be where the original frames are")
     folder.mkdir(parents=True, exist_ok=True)
 
 

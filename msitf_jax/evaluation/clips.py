@@ -1,13 +1,16 @@
 """Clips of frames on disk."""
 
 import pathlib
-import re
 
 import cv2
 import numpy as np
 
+from input_pipeline import septuplets
+from input_pipeline.png import frame_order, read_png
+
 VID4 = ("calendar", "city", "foliage", "walk")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+VIMEO90K = {f"vimeo90k_{split.removeprefix('test_')}": split for split in septuplets.LISTS if split != "train"}
 SMALLEST = 12  # pixels; SSIM's window is 11
 
 
@@ -21,7 +24,7 @@ class FrameFolder:
         self.folder = folder
         self.name = folder.name
         files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-        self.paths = sorted((path for path in files if path.suffix.lower() in IMAGE_SUFFIXES), key=_frame_order)
+        self.paths = sorted((path for path in files if path.suffix.lower() in IMAGE_SUFFIXES), key=frame_order)
 
     def __len__(self):
         return len(self.paths)
@@ -49,9 +52,22 @@ class FrameFolder:
                 raise ValueError(f"frame {path}: is {width}x{height}, expected at least {SMALLEST}x{SMALLEST}")
 
 
-def _frame_order(path):
-    """im2 comes before im10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
+class Septuplet(FrameFolder):
+    """A clip of Vimeo-90K: im1.png to im7.png, 448x256, whatever else is in the folder."""
+
+    def __init__(self, root, key):
+        self.name = key
+        self.paths = septuplets.frame_paths(root, key)
+        self.folder = self.paths[0].parent
+
+    def check(self):
+        """Reads every frame once.
+
+        Raises:
+          ValueError: names a frame that is missing, damaged, not 448x256 or not 8-bit RGB.
+        """
+        for path in self.paths:
+            read_png(path, septuplets.SIZE)
 
 
 def read_frame(path):
@@ -76,15 +92,22 @@ def find_clips(dataset, data_dir=None):
     """Finds a data set's clips.
 
     Args:
-      dataset: "vid4", whose clips are `data_dir/GT/CLIP/*.png`, or a folder with one folder of frames a clip.
-      data_dir: for "vid4" only.
+      dataset: "vid4", whose clips are `data_dir/GT/CLIP/*.png`; "vimeo90k_test", "vimeo90k_fast", "vimeo90k_medium" or
+        "vimeo90k_slow", whose clips are the septuplets of that list in `data_dir` (see `input_pipeline.septuplets`); or
+        a folder with one folder of frames a clip.
+      data_dir: for the named data sets only.
 
     Returns:
-      (clips, absent): `FrameFolder`s in order of their names, and the names of Vid4 clips that have no frames there.
+      (clips, absent): `FrameFolder`s in order of their names or of the list, and the names of Vid4 clips that have no
+      frames there.
 
     Raises:
-      ValueError: no such folder, or no clips in it.
+      ValueError: no such folder, no clips in it, or a list that is missing or malformed.
     """
+    if dataset in VIMEO90K:
+        if data_dir is None:
+            raise ValueError(f"`data_dir` (=None) must be the folder that holds sequences and its lists, for {dataset}")
+        return [Septuplet(data_dir, key) for key in septuplets.read_list(data_dir, VIMEO90K[dataset])], []
     if dataset == "vid4":
         if data_dir is None:
             raise ValueError("`data_dir` (=None) must be the folder that holds GT/calendar/*.png and so on, for vid4")
@@ -93,11 +116,13 @@ def find_clips(dataset, data_dir=None):
         clips = [clip for clip in found.values() if len(clip)]
         absent = [name for name in VID4 if name not in found or not len(found[name])]
     elif data_dir is not None:
-        raise ValueError(f"`data_dir` (={str(data_dir)!r}) goes with vid4; a folder of clips is itself the dataset")
+        raise ValueError(f"`data_dir` (={str(data_dir)!r}) goes with vid4 or vimeo90k_*, not a folder of clips")
     else:
         root, absent = pathlib.Path(dataset), []
         if not root.is_dir():
-            raise ValueError(f"`dataset` (={str(dataset)!r}) must be vid4 or a folder with one folder of frames a clip")
+            raise ValueError(
+                f"`dataset` (={str(dataset)!r}) must be {', '.join(['vid4', *VIMEO90K])} or a folder of clips"
+            )
         folders = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
         clips = [FrameFolder(folder) for folder in sorted(folders)]
     if not clips:

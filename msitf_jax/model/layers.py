@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from msitf_jax.ops.convolution import conv2d
+
 
 def torch_uniform(fan_in):
     """Uniform in +-1/sqrt(fan_in): PyTorch's default for convolutions and linears, weight and bias alike."""
@@ -58,7 +60,7 @@ class Conv(nnx.Module):
         x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, -1)
         ends = list(itertools.accumulate(sizes, initial=0))
         kernel, bias = self.kernel[...], self.bias[...][None, None, None, :]
-        return [self._convolve(x, kernel[..., a:b]) + bias[..., a:b] for a, b in itertools.pairwise(ends)]
+        return [conv2d(x, kernel[..., a:b], self.stride) + bias[..., a:b] for a, b in itertools.pairwise(ends)]
 
     def partial(self, x, first, *, with_bias=False):
         """What some input channels add to the result, for an input that is known before or after the others.
@@ -71,18 +73,8 @@ class Conv(nnx.Module):
         Returns:
           `[B, H', W', out_features]`; the parts of all channels sum to the whole.
         """
-        out = self._convolve(x, self.kernel[...][:, :, first : first + x.shape[-1], :])
+        out = conv2d(x, self.kernel[...][:, :, first : first + x.shape[-1], :], self.stride)
         return out + self.bias[...][None, None, None, :] if with_bias else out
-
-    def _convolve(self, x, kernel):
-        pad = kernel.shape[0] // 2
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (self.stride, self.stride),
-            ((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
 
 
 class ResidualBlock(nnx.Module):

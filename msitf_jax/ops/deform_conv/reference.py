@@ -4,6 +4,9 @@ Four gathers and one matrix product. Nothing loops over pixels, so it runs where
 `jax.grad` gives all five gradients.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 
 RING = 2  # zero pixels around the frame
@@ -28,8 +31,15 @@ def _lower_corner(position, size):
 
 def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
     """See `msitf_jax.ops.deform_conv2d`, which checks the arguments; here strides and the like are pairs."""
+    product = functools.partial(_sample_and_multiply, stride=stride, padding=padding, dilation=dilation)
+    # Kept for the gradients, corners and samples would be dozens of times as large as x: they are gathered again.
+    out = jax.checkpoint(product)(x, offset, mask, weight)
+    return (out if bias is None else out + bias[None, None, None, :]).astype(x.dtype)
+
+
+def _sample_and_multiply(x, offset, mask, weight, *, stride, padding, dilation):
     batch, height, width, channels = x.shape
-    _, out_height, out_width, groups, taps, _ = offset.shape
+    out_height, out_width, groups, taps = offset.shape[1:5]
     kernel_height, kernel_width, _, features = weight.shape
     precise = x.dtype if x.dtype.itemsize >= 4 else jnp.float32  # positions need more than bfloat16
     offset, mask = offset.astype(precise), mask.astype(precise)
@@ -62,5 +72,4 @@ def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
     samples = samples.astype(x.dtype).reshape(batch * out_height * out_width, taps * channels)
     weight = weight.reshape(taps, groups, channels // groups, features).swapaxes(0, 1)
     out = samples @ weight.reshape(taps * channels, features)
-    out = out.reshape(batch, out_height, out_width, features)
-    return (out if bias is None else out + bias[None, None, None, :]).astype(x.dtype)
+    return out.reshape(batch, out_height, out_width, features)

@@ -1,0 +1,159 @@
+"""Clips of PNG frames in TFDS's format, written and read without TensorFlow."""
+
+import functools
+import hashlib
+import operator
+import os
+import pathlib
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core.example_parser import ExampleParserNp
+
+CLIPS_PER_SHARD = 512  # half a gigabyte of Vimeo-90K; a reader keeps each shard that it has used open
+
+
+class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """What the builders share: each clip is `{"key": text, "frames": PNG files as they are}`, in the order of its list.
+
+    Shard by shard, because TFDS's `GeneratorBasedBuilder` shuffles through TensorFlow once a split exceeds a gigabyte.
+    A subclass says which clips there are (`keys`) and where their frames lie (`frames`).
+
+    Attributes:
+      on_clip: called after each clip that is written, or None.
+    """
+
+    on_clip = None
+    # Nothing is downloaded. TFDS would look for checksums beside the module, with a package that it does not require.
+    url_infos = None
+
+    def __init__(self, *, file_format="array_record", **options):
+        super().__init__(file_format=file_format, **options)
+
+    @staticmethod
+    def keys(manual_dir):
+        """The user's folder -> `{split: keys of its clips}`; raises ValueError if there is something wrong with it."""
+        raise NotImplementedError
+
+    @staticmethod
+    def frames(manual_dir, key):
+        """The paths of a clip's frames in order, all checked; raises ValueError for a frame that is not as it must."""
+        raise NotImplementedError
+
+    @classmethod
+    def folder(cls, data_dir=None):
+        """Where this version of the set lies in `data_dir` (None: TFDS's default)."""
+        return pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / cls.name / str(cls.VERSION)
+
+    @staticmethod
+    def digests(splits):
+        """`{split: keys}` -> `{split: digest}`, kept with a set to tell whether its lists have changed since."""
+        return {split: hashlib.sha256("\n".join(keys).encode()).hexdigest() for split, keys in splits.items()}
+
+    def _clip_info(self, image, length=None, **texts):
+        features = {"key": tfds.features.Text(), "frames": tfds.features.Sequence(image, length=length)}
+        metadata = tfds.core.MetadataDict()
+        return _LocalInfo(builder=self, features=tfds.features.FeaturesDict(features), metadata=metadata, **texts)
+
+    def _shard_iterators_per_split(self, dl_manager):
+        manual_dir = pathlib.Path(dl_manager.manual_dir)
+        splits = self.keys(manual_dir)
+        self.info.metadata["lists"] = self.digests(splits)
+        return {
+            split: [
+                functools.partial(self._examples, manual_dir, keys[start : start + CLIPS_PER_SHARD])
+                for start in range(0, len(keys), CLIPS_PER_SHARD)
+            ]
+            for split, keys in splits.items()
+        }
+
+    def _examples(self, manual_dir, keys):
+        for key in keys:
+            # Paths, not bytes: TFDS keeps the examples of a shard in memory, and just read files are in the cache.
+            yield key, {"key": key, "frames": [str(path) for path in self.frames(manual_dir, key)]}
+            if self.on_clip:
+                self.on_clip()
+
+    def _example_writer(self):
+        return _UncompressedWriter(self.info.file_format)
+
+
+class _LocalInfo(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self):
+        """Nothing: it would ask Google's bucket where that is enabled, and leave a folder in /tmp where not."""
+
+
+class _UncompressedWriter(tfds.core.ExampleWriter):
+    """PNG does not get smaller: without compression writing is four times faster, and reading twice."""
+
+    def write(self, path, examples):
+        try:
+            writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+            for _, example in examples:
+                writer.write(example)
+            writer.close()
+        except RuntimeError as error:  # ArrayRecord's only one, for a full disk as for anything else; it names the file
+            raise OSError(str(error)) from None
+
+
+class EncodedClips:
+    """A prepared split, read at random: `len(clips)`, `clips[i]` -> `{"key": str, "frames": [PNG bytes, ...]}`.
+
+    Frames are not decoded, so that a reader decodes only those that it uses. Threads may share one, and processes may
+    be handed one: it is opened anew there.
+    """
+
+    def __init__(self, name, instructions, features):
+        self._name = name
+        self._records = ArrayRecordDataSource(instructions)
+        self._parser = ExampleParserNp(features.get_serialized_info())
+
+    def __len__(self):
+        return len(self._records)
+
+    def __getitem__(self, index):
+        length, index = len(self), operator.index(index)
+        if not -length <= index < length:
+            raise IndexError(f"clip {index} of {self._name}, which has {length}")
+        example = self._parser.parse_example(self._records[index % length])
+        return {"key": example["key"].decode(), "frames": list(example["frames"])}
+
+    def __repr__(self):
+        return f"EncodedClips({self._name}, {len(self)})"
+
+
+def open_split(builder_class, data_dir, split):
+    """Opens a split of a prepared set.
+
+    Args:
+      builder_class: a subclass of `ClipBuilder`.
+      data_dir: the folder that it was prepared into; None is TFDS's default.
+      split: its name, or a part in TFDS's notation such as "train[:1%]" or "train[100:]"; in the order of the list.
+
+    Returns:
+      `EncodedClips`.
+
+    Raises:
+      ValueError: the set is not there or not whole, or it has no such split.
+    """
+    name, folder = builder_class.name, builder_class.folder(data_dir)
+    root = folder.parents[1]
+    cure = f"prepare it with: python -m input_pipeline.prepare {name} --manual_dir=DIR --data_dir={root}"
+    if not all((folder / file).is_file() for file in ("dataset_info.json", "features.json")):
+        raise ValueError(f"{folder}: holds no prepared {name}; {cure}")
+    splits = builder_class(data_dir=root).info.splits
+    try:
+        instructions = splits[split].file_instructions
+    except (KeyError, ValueError, AssertionError):
+        raise ValueError(f"`split` (={split!r}) must be one of {', '.join(splits)}, or a part; {cure}") from None
+    if not instructions:
+        raise ValueError(f"`split` (={split!r}) must hold at least one clip of {folder}")
+    used = {instruction.filename for instruction in instructions}
+    for info in splits.values():
+        files = [os.fspath(path) for path in info.filepaths]
+        if used.isdisjoint(files):
+            continue
+        if sum(os.path.getsize(file) for file in files if os.path.exists(file)) != info.num_bytes:
+            raise ValueError(f"{folder}: files of {info.name} are missing or cut off; {cure} --overwrite")
+    return EncodedClips(f"{name} {split}", instructions, builder_class(data_dir=root).info.features)

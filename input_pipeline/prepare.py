@@ -1,0 +1,243 @@
+"""Makes from the files that a user has what training reads: TFDS's format, and low-resolution frames.
+
+    python -m input_pipeline.prepare vimeo90k --manual_dir=DIR [--data_dir=DIR]
+    python -m input_pipeline.prepare vid4 --manual_dir=DIR [--data_dir=DIR]
+    python -m input_pipeline.prepare lr --manual_dir=DIR --degradation=bi --out=OUT
+
+The low-resolution tree OUT has the layout of Vimeo-90K's own: OUT/sequences/00001/0001/im1.png .. im7.png, 112x64, and
+copies of the lists. OUT/degradation.json is `{"degradation": name, "scale": 4}`.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import fcntl
+import importlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline import septuplets
+from input_pipeline.degradation import DEGRADATIONS, SCALE, degrade
+from input_pipeline.png import read_png
+
+SETS = {"vimeo90k": "Vimeo90k", "vid4": "Vid4"}  # modules of input_pipeline.builders, and their builders
+DEGRADATION_FILE = "degradation.json"
+
+
+def prepare(name, manual_dir, data_dir=None, *, overwrite=False):
+    """Writes a data set in TFDS's format, whole or not at all, and says what it wrote.
+
+    Args:
+      name: a key of `SETS`.
+      manual_dir: the folder with the user's files, see the builder.
+      data_dir: the folder to write it into, as NAME/VERSION; None is TFDS's default.
+      overwrite: replace a set that is there already, once the new one is finished.
+
+    Raises:
+      ValueError: something wrong with the user's files, named; or another preparation of the set is running.
+      OSError: a file that can't be read or written.
+    """
+    builder_class = _builder_class(name)
+    splits = builder_class.keys(manual_dir)
+    target = builder_class.folder(data_dir)
+    root = target.parents[1]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.parent):
+        staging = target.parent / "incomplete.prepare"
+        shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+        if target.exists() and not overwrite:
+            _report_present(builder_class, root, splits, manual_dir)
+            return
+        try:
+            info = _build(builder_class, staging, manual_dir, sum(map(len, splits.values())))
+            if target.exists():
+                target.rename(staging / "replaced")
+            (staging / name / target.name).rename(target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    sizes = ", ".join(f"{split} {len(keys)}" for split, keys in splits.items())
+    print(f"{name}: wrote {sizes} clips, {info.dataset_size / 1e9:.3g} GB, to {target}")
+    _print_next_step(name, root, manual_dir)
+
+
+def _builder_class(name):
+    return getattr(importlib.import_module(f"input_pipeline.builders.{name}"), SETS[name])
+
+
+def _report_present(builder_class, root, splits, manual_dir):
+    builder = builder_class(data_dir=root)
+    again = "--overwrite makes it anew"
+    if not builder.is_prepared():
+        raise ValueError(f"{builder.data_dir}: is there but holds no finished {builder.name}; {again}")
+    print(f"{builder.name}: already prepared in {builder.data_dir}")
+    then, now = builder.info.metadata["lists"], builder.digests(splits)
+    changed = [split for split in sorted(then | now) if then.get(split) != now.get(split)]
+    if changed:
+        print(f"{manual_dir} differs from what it was made from in {', '.join(changed)}; {again}", file=sys.stderr)
+    _print_next_step(builder.name, root, manual_dir)
+
+
+def _build(builder_class, data_dir, manual_dir, total):
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+    builder = builder_class(data_dir=data_dir)
+    with tqdm(desc=f"preparing {builder.name}", total=total, unit="clip") as bar:
+        builder.on_clip = bar.update
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces the folder that is renamed afterwards
+            builder.download_and_prepare(download_config=config)
+    return builder.info
+
+
+def _print_next_step(name, data_dir, manual_dir):
+    if name == "vimeo90k":
+        print(f"train with: python train.py --config=configs/msitf.py --workdir=DIR --config.data.dir={data_dir}")
+    else:
+        print(f"score with: python evaluate.py --dataset=vid4 --data_dir={manual_dir} --weights=FILE")
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """One preparation in a folder at a time. The lock ends with the process, so a killed one leaves none behind."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"{folder}: another preparation is at work there") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_low_resolution(manual_dir, out, degradation):
+    """Writes a tree of low-resolution frames, whole or not at all; goes on where an earlier run was stopped.
+
+    Args:
+      manual_dir: Vimeo-90K as it is unpacked, see `input_pipeline.septuplets`.
+      out: the tree to write. It must not exist yet; until it is finished it is called OUT.part.
+      degradation: see `input_pipeline.degradation.degrade`.
+
+    Raises:
+      ValueError: `out` exists, OUT.part was begun with another degradation, or a list or frame is not as it must be.
+      OSError: a file that can't be read or written.
+    """
+    manual_dir, out = pathlib.Path(manual_dir), pathlib.Path(out)
+    if out.resolve() == manual_dir.resolve():
+        raise ValueError(f"`out` (={str(out)!r}) must be another folder than `manual_dir`")
+    if out.exists():
+        raise ValueError(f"`out` (={str(out)!r}) must not exist yet; remove it or choose another")
+    splits = septuplets.read_lists(manual_dir)
+    keys = list(dict.fromkeys(key for keys in splits.values() for key in keys))
+    part = out.with_name(f"{out.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    with _locked(part):
+        _begin(part, {"degradation": degradation, "scale": SCALE})
+        _degrade_all(manual_dir, part, keys, degradation)
+        for split in splits:
+            name = septuplets.LISTS[split]
+            _write(part / name, (manual_dir / name).read_bytes())
+        part.rename(out)
+    print(f"lr: wrote {len(keys)} septuplets, degradation {degradation}, to {out}")
+
+
+def _begin(part, record):
+    path = part / DEGRADATION_FILE
+    if path.exists():
+        begun = json.loads(path.read_bytes())
+        if begun != record:
+            raise ValueError(
+                f"{part}: was begun with {begun['degradation']}, not {record['degradation']}; finish it or remove it"
+            )
+    _write(path, (json.dumps(record) + "\n").encode())
+
+
+def _degrade_all(manual_dir, part, keys, degradation):
+    # Threads: decoding, degrading and encoding all let go of Python's lock, and threads die with the process.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        work = [pool.submit(_degrade_septuplet, manual_dir, part, key, degradation) for key in keys]
+        try:
+            for done in tqdm(concurrent.futures.as_completed(work), desc=f"degrading ({degradation})", total=len(keys)):
+                done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _degrade_septuplet(manual_dir, part, key, degradation):
+    size = tuple(side // SCALE for side in septuplets.SIZE)
+    for source, target in zip(septuplets.frame_paths(manual_dir, key), septuplets.frame_paths(part, key), strict=True):
+        if _is_whole(target, size):
+            continue
+        content, _ = read_png(source, septuplets.SIZE)
+        frame = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        if frame is None:
+            raise ValueError(f"frame {source}: not a readable image")
+        _, small = cv2.imencode(".png", degrade(frame, degradation))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(target, small.tobytes())
+
+
+def _is_whole(path, size):
+    try:
+        read_png(path, size)
+    except ValueError:
+        return False
+    return True
+
+
+def _write(path, content):
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="python -m input_pipeline.prepare", description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    layouts = {
+        "vimeo90k": "the folder that holds sequences/ and sep_trainlist.txt",
+        "vid4": "the folder that holds GT/calendar/*.png and so on",
+    }
+    for name, layout in layouts.items():
+        command = commands.add_parser(name, help=f"write {name} in TFDS's format")
+        command.add_argument("--manual_dir", required=True, help=layout)
+        command.add_argument("--data_dir", help="where to write it (default: ~/tensorflow_datasets)")
+        command.add_argument("--overwrite", action="store_true", help="make it anew if it is there already")
+    command = commands.add_parser("lr", help="write low-resolution frames of vimeo90k")
+    command.add_argument("--manual_dir", required=True, help=layouts["vimeo90k"])
+    command.add_argument("--degradation", required=True, choices=DEGRADATIONS)
+    command.add_argument("--out", required=True, help="the folder to write; must not exist yet")
+    return parser
+
+
+def main(arguments=None):
+    """Returns the exit status: 0, or 2 with one sentence on standard error."""
+    options = vars(_parser().parse_args(arguments))
+    command = options.pop("command")
+    try:
+        if command == "lr":
+            write_low_resolution(**options)
+        else:
+            prepare(command, **options)
+    except (ValueError, OSError) as error:
+        print(f"prepare {command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Vimeo-90K as it is unpacked: lists of septuplets, and seven frames in a folder each.
+
+ROOT/sequences/00001/0001/im1.png .. im7.png      448x256, 8-bit RGB
+ROOT/sep_trainlist.txt, sep_testlist.txt          a line a septuplet: 00001/0001
+ROOT/sep_fast_testlist.txt, sep_medium_testlist.txt, sep_slow_testlist.txt      the test list by motion, optional
+"""
+
+import pathlib
+import re
+
+LISTS = {
+    "train": "sep_trainlist.txt",
+    "test": "sep_testlist.txt",
+    "test_fast": "sep_fast_testlist.txt",
+    "test_medium": "sep_medium_testlist.txt",
+    "test_slow": "sep_slow_testlist.txt",
+}
+OPTIONAL = ("test_fast", "test_medium", "test_slow")
+LENGTH = 7
+SIZE = (448, 256)  # width, height
+
+
+def read_lists(root):
+    """Reads the lists of a data set.
+
+    Args:
+      root: the folder that holds them.
+
+    Returns:
+      `{split: keys}`: train and test always, test_fast, test_medium and test_slow where there are such lists.
+
+    Raises:
+      ValueError: what `read_list` raises; a missing list of train or test.
+    """
+    return {split: read_list(root, split) for split in LISTS if split not in OPTIONAL or _path(root, split).exists()}
+
+
+def read_list(root, split):
+    """Reads one list.
+
+    Args:
+      root: the folder that holds it.
+      split: a key of `LISTS`.
+
+    Returns:
+      The septuplets' keys, such as "00001/0001", in the list's order.
+
+    Raises:
+      ValueError: names a list that is missing or empty, and a line that is not a key or is there twice.
+      OSError: a list that can't be read.
+    """
+    path, keys = _path(root, split), {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{path}: no such list, expected it beside the folder sequences") from None
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line:
+            continue
+        if not re.fullmatch("[0-9]{5}/[0-9]{4}", line):
+            raise ValueError(f"{path}, line {number}: is {line[:40]!r}, expected a septuplet such as '00001/0001'")
+        if line in keys:
+            raise ValueError(f"{path}, line {number}: {line} is in line {keys[line]} already")
+        keys[line] = number
+    if not keys:
+        raise ValueError(f"{path}: is empty, expected a septuplet a line, such as 00001/0001")
+    return list(keys)
+
+
+def frame_paths(root, key):
+    """The paths of a septuplet's seven frames, in order."""
+    folder = pathlib.Path(root, "sequences", key)
+    return [folder / f"im{number}.png" for number in range(1, LENGTH + 1)]
+
+
+def _path(root, split):
+    return pathlib.Path(root, LISTS[split])

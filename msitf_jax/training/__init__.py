@@ -1,0 +1,1 @@
+"""Training: from a configuration to weights, scores and a picture of the run."""

@@ -1,0 +1,63 @@
+"""PNG files: what passes as it is, and what is named."""
+
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+
+from input_pipeline.png import frame_order, read_png
+
+
+def write_png(path, shape=(6, 8, 3), dtype=np.uint8):
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, shape).astype(dtype))
+
+
+def test_a_whole_frame_passes_as_it_is(tmp_path):
+    write_png(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    assert read_png(tmp_path / "a.png") == (whole, (8, 6))
+    assert read_png(tmp_path / "a.png", (8, 6)) == (whole, (8, 6))
+    with pytest.raises(ValueError, match=r"a\.png: is 8x6, expected 8x4"):
+        read_png(tmp_path / "a.png", (8, 4))
+
+
+def test_every_cut_and_every_altered_byte_is_found(tmp_path):
+    path = tmp_path / "a.png"
+    write_png(path)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"^frame .*a\.png: (is cut off after \d+ bytes|not a PNG image)$"):
+            read_png(path)
+        path.write_bytes(whole[:length] + bytes([whole[length] ^ 4]) + whole[length + 1 :])
+        with pytest.raises(ValueError, match=r"^frame .*a\.png: (is damaged near|is cut off after|not a PNG image)"):
+            read_png(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "kind"),
+    [
+        ((6, 8), np.uint8, "8-bit grey"),
+        ((6, 8, 4), np.uint8, "8-bit RGB with alpha"),
+        ((6, 8, 3), np.uint16, "16-bit RGB"),
+    ],
+)
+def test_other_kinds_are_named(shape, dtype, kind, tmp_path):
+    write_png(tmp_path / "a.png", shape, dtype)
+    with pytest.raises(ValueError, match=rf"a\.png: is {kind}, expected 8-bit RGB"):
+        read_png(tmp_path / "a.png")
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "absent.png", tmp_path / "file" / "a.png"):
+        with pytest.raises(ValueError, match=r"^frame .*\.png: is missing$"):
+            read_png(path)
+    with pytest.raises(IsADirectoryError, match=tmp_path.name):
+        read_png(tmp_path)
+
+
+def test_numbers_decide_the_order():
+    names = ["im10.png", "im2.png", "im1.png", "a.png"]
+    assert sorted(map(pathlib.Path, names), key=frame_order) == [*map(pathlib.Path, ["a.png", *names[2::-1]])]

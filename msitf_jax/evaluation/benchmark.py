@@ -136,6 +136,22 @@ def score_clip(truth, method, *, degradation, rule, name="of frames", on_frame=N
             scores.append((index, *_score_frame(output, frames[index])))
             if on_frame:
                 on_frame(index, output)
+    return _means(scores)
+
+
+def score_outputs(outputs, truth):
+    """Scores frames that are at hand, of which every other one, from the first on, lies at an input's time.
+
+    Args:
+      outputs, truth: `[2N-1, H, W, 3]` uint8 RGB, N at least 2.
+
+    Returns:
+      See `score_clip`.
+    """
+    return _means([(index, *_score_frame(*pair)) for index, pair in enumerate(zip(outputs, truth, strict=True))])
+
+
+def _means(scores):
     index, psnr_rgb, psnr_y, ssim_y = np.array(scores).T
     return {
         "frames": len(scores),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from msitf_jax.model.layers import Conv, leaky_relu, torch_uniform
+from msitf_jax.model.precision import at_least_float32
 from msitf_jax.ops import deform_conv2d
 from msitf_jax.ops.resize import upsample2x
 
@@ -46,7 +47,9 @@ class DeformableConv(nnx.Module):
     def __call__(self, x, features):
         """x `[B, H, W, C]` is sampled where `features`, of the same shape, say; returns the same shape."""
         points = self.groups * TAPS
-        offset, mask = self.conv_offset.pieces([2 * points, points], features)
+        # Offsets of up to 10 pixels would be rounded to a sixteenth of one in bfloat16.
+        precise = at_least_float32(features.dtype)
+        offset, mask = self.conv_offset.pieces([2 * points, points], features, dtype=precise)
         offset = MAX_OFFSET * jnp.tanh(offset).reshape(*x.shape[:3], self.groups, TAPS, 2)
         mask = jax.nn.sigmoid(mask).reshape(*x.shape[:3], self.groups, TAPS)
         return deform_conv2d(x, offset, mask, self.kernel[...], self.bias[...])

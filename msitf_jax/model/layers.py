@@ -52,15 +52,19 @@ class Conv(nnx.Module):
         (out,) = self.pieces([self.bias.shape[0]], *inputs)
         return out
 
-    def pieces(self, sizes, *inputs):
+    def pieces(self, sizes, *inputs, dtype=None):
         """The result cut over channels into pieces of `sizes`, each convolved by itself.
 
         XLA's CPU convolution of a whole frame is up to 1.4 times as fast on 64 to 144 output channels as on over 200.
+        `dtype` is the result's, not narrower than the inputs', which are the default.
         """
         x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, -1)
+        dtype = dtype or x.dtype
         ends = list(itertools.accumulate(sizes, initial=0))
-        kernel, bias = self.kernel[...], self.bias[...][None, None, None, :]
-        return [conv2d(x, kernel[..., a:b], self.stride) + bias[..., a:b] for a, b in itertools.pairwise(ends)]
+        kernel, bias = self.kernel[...], self.bias[...][None, None, None, :].astype(dtype)
+        return [
+            conv2d(x, kernel[..., a:b], self.stride, dtype) + bias[..., a:b] for a, b in itertools.pairwise(ends)
+        ]
 
     def partial(self, x, first, *, with_bias=False):
         """What some input channels add to the result, for an input that is known before or after the others.

@@ -1,5 +1,6 @@
 """MSITF, top to bottom."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -62,28 +63,53 @@ class MSITF(nnx.Module):
         """Upscales a clip.
 
         Args:
-          clip: `[B, N, H, W, 3]`, RGB in 0..1, of the parameters' type (float32 unless they were cast); B, H, W
-            at least 1, N at least 2.
+          clip: `[B, N, H, W, 3]`, RGB in 0..1; B, H, W at least 1, N at least 2. Of the parameters' type, or float32
+            where they were narrowed by `msitf_jax.model.precision.narrow`.
           train: draws stochastic depth, with which every frame skips some trunk blocks.
           rngs: `nnx.Rngs` with a stream `dropout` (or a default one); needed if `train`.
 
         Returns:
-          `[B, 2N-1, 4H, 4W, 3]`; even indices are at the input frames' times, odd ones between. Not clipped to 0..1.
+          `[B, 2N-1, 4H, 4W, 3]` in the clip's type; even indices are at the input frames' times, odd ones between. Not
+          clipped to 0..1.
 
         Raises:
           ValueError: a clip of another shape or type, or `train` without `rngs`.
         """
-        _check_clip(clip, self.conv_first.kernel.dtype)
         if train and rngs is None:
             raise ValueError("`rngs` (=None) must be an nnx.Rngs when `train` is True: stochastic depth draws from it")
-        features = self.interpolate(self.shallow_features(clip))
-        features = self.temporal_fusion(features)
-        features = features + self.context(features)
-        survival = None
-        if train:
-            batch, length = features.shape[:2]
-            survival = self.trunk.draw_survival(batch * length, rngs.dropout(), features.dtype)
-        return trilinear_base(clip) + self.render(features, clip.shape[2:4], survival)
+        survival = self.draw_survival(*clip.shape[:2], rngs.dropout()) if train else None
+        return self.forward(clip, survival)
+
+    def draw_survival(self, batch, frames, key):
+        """Stochastic depth for clips of so many input frames: `[B, 2N-1, groups, blocks, 2]`, see `SwinTrunk`."""
+        length = 2 * frames - 1
+        drawn = self.trunk.draw_survival(batch * length, key, self.conv_first.kernel.dtype)
+        return drawn.reshape(batch, length, *drawn.shape[1:])
+
+    def forward(self, clip, survival=None, *, remat=False):
+        """`__call__` with stochastic depth that is already drawn.
+
+        Args:
+          clip: see `__call__`.
+          survival: what `draw_survival` gives, or None for none.
+          remat: for gradients, keep only what goes from one part, time step or group of frames to the next, and
+            compute the rest again: about a third more time for a fraction of the memory.
+
+        Returns:
+          See `__call__`.
+
+        Raises:
+          ValueError: a clip of another shape or type.
+        """
+        dtype = self.conv_first.kernel.dtype
+        _check_clip(clip, dtype)
+        recomputed = jax.checkpoint if remat else lambda part: part
+        features = recomputed(self.shallow_features)(clip.astype(dtype))
+        features = recomputed(self.interpolate)(features)
+        features = self.temporal_fusion(features, remat=remat)
+        features = features + recomputed(self.context)(features)
+        residual = self.render(features, clip.shape[2:4], survival, remat=remat)
+        return trilinear_base(clip) + residual.astype(clip.dtype)
 
     def shallow_features(self, clip):
         """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`, H' and W' the next multiples of 8, zero below and to the right."""
@@ -112,13 +138,14 @@ class MSITF(nnx.Module):
         out = jnp.zeros((batch, 2 * frames - 1, *frame), features.dtype)
         return out.at[:, ::2].set(features).at[:, 1::2].set(middle.reshape(batch, frames - 1, *frame))
 
-    def render(self, features, size, survival=None):
+    def render(self, features, size, survival=None, *, remat=False):
         """Trunk and reconstruction, some frames at a time.
 
         Args:
           features: `[B, T, H', W', C]`.
           size: (H, W) of the input frames, what remains after cropping the padding.
-          survival: `SwinTrunk.draw_survival` for B * T frames, or None.
+          survival: what `draw_survival` gives, or None.
+          remat: see `forward`.
 
         Returns:
           `[B, T, 4H, 4W, 3]`: what the network adds to the resized clip.
@@ -131,7 +158,10 @@ class MSITF(nnx.Module):
             x = self.trunk(x, survival)
             return self.reconstruction(x[:, :height, :width])
 
+        if remat:
+            render_frames = jax.checkpoint(render_frames)
         frames = features.reshape(batch * length, *frame)
+        survival = None if survival is None else survival.reshape(batch * length, *survival.shape[2:]).astype(features.dtype)
         out = map_chunks(render_frames, (frames, survival), RENDER_PIXELS // (frame[0] * frame[1]))
         return out.reshape(batch, length, 4 * height, 4 * width, 3)
 
@@ -142,5 +172,6 @@ def _check_clip(clip, dtype):
         raise ValueError(f"`clip` has shape {shape}, expected [batch, frames, height, width, 3], none of them 0")
     if shape[1] < 2:
         raise ValueError(f"`clip` has {shape[1]} frame, expected at least 2: there is nothing to interpolate between")
-    if clip.dtype != dtype:
+    narrowed = dtype.itemsize < 4 and clip.dtype == jnp.float32
+    if clip.dtype != dtype and not narrowed:
         raise ValueError(f"`clip` has dtype {clip.dtype}, expected {dtype} in 0..1, as the parameters are")

@@ -9,6 +9,7 @@ from flax import nnx
 
 from msitf_jax.model.chunks import map_chunks
 from msitf_jax.model.layers import Conv
+from msitf_jax.model.precision import at_least_float32
 
 WINDOW = 8
 SHIFT = WINDOW // 2
@@ -96,7 +97,9 @@ class WindowAttention(nnx.Module):
         """`[windows, 64, C]`, and for shifted windows the regions `[windows, 64]` -> `[windows, 64, C]`."""
         count, tokens, channels = windows.shape
         bias = jnp.concatenate([self.q_bias[...], jnp.zeros_like(self.q_bias[...]), self.v_bias[...]])
-        qkv = self.qkv(windows) + bias[None, None, :]
+        # From here to the softmax in float32: logits reach 100, where bfloat16 rounds to a half.
+        precise = at_least_float32(windows.dtype)
+        qkv = (self.qkv(windows) + bias[None, None, :]).astype(precise)
         q, k, v = jnp.split(qkv.reshape(count, tokens, 3 * self.heads, channels // self.heads), 3, axis=2)
         scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
         q = unit_length(q) * scale[None, None, :, None]
@@ -107,7 +110,7 @@ class WindowAttention(nnx.Module):
         weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True)))
         total = jnp.sum(weights, -1).swapaxes(1, 2)[..., None]
         out = jnp.einsum("wnqk,wknd->wqnd", weights, v) / total
-        return self.proj(out.reshape(windows.shape))
+        return self.proj(out.reshape(windows.shape).astype(windows.dtype))
 
 
 def unit_length(x):

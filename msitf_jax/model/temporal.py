@@ -6,6 +6,7 @@ from flax import nnx
 
 from msitf_jax.model.alignment import PCDAlignment, Pyramid
 from msitf_jax.model.layers import Conv, torch_uniform
+from msitf_jax.model.precision import at_least_float32
 
 
 class StateAlignment(nnx.Module):
@@ -63,10 +64,11 @@ class BidirectionalFusion(nnx.Module):
         self.cell = DeformableLSTMCell(channels, groups, rngs=rngs)
         self.merge = Conv(2 * channels, channels, kernel_size=1, rngs=rngs)
 
-    def __call__(self, features):
-        """`[B, T, H, W, C]` -> `[B, T, H, W, C]`."""
+    def __call__(self, features, *, remat=False):
+        """`[B, T, H, W, C]` -> the same; `remat` keeps only the states for the gradients, see `MSITF.forward`."""
         batch, length, *frame = features.shape
-        prepared = self.cell.prepare(features.reshape(batch * length, *frame))
+        recomputed = jax.checkpoint if remat else lambda part: part
+        prepared = recomputed(self.cell.prepare)(features.reshape(batch * length, *frame))
         prepared = jax.tree.map(lambda a: a.reshape(batch, length, *a.shape[1:]), prepared)
 
         def both_directions(sequence, t):
@@ -80,7 +82,7 @@ class BidirectionalFusion(nnx.Module):
             return (h, c), h
 
         zeros = jnp.zeros((2 * batch, *frame), features.dtype)
-        _, hidden = jax.lax.scan(step, (zeros, zeros), jnp.arange(length))
+        _, hidden = jax.lax.scan(recomputed(step), (zeros, zeros), jnp.arange(length))
         forward, backward = hidden[:, :batch], hidden[::-1, batch:]
         fused = self.merge(*(h.swapaxes(0, 1).reshape(batch * length, *frame) for h in (forward, backward)))
         return fused.reshape(features.shape)
@@ -101,6 +103,7 @@ class TemporalAttention(nnx.Module):
         head_dim = channels // self.heads
         q, k, v = jnp.split(self.qkv(x).reshape(batch, length, height, width, 3 * self.heads, head_dim), 3, axis=-2)
         # The scale goes on q: XLA's CPU backend has miscompiled a scaled sum of products here.
-        logits = jnp.einsum("bthwnd,bshwnd->bhwnts", q * head_dim**-0.5, k)
-        context = jnp.einsum("bhwnts,bshwnd->bthwnd", jax.nn.softmax(logits), v)
+        precise = at_least_float32(x.dtype)
+        logits = jnp.einsum("bthwnd,bshwnd->bhwnts", q * head_dim**-0.5, k, preferred_element_type=precise)
+        context = jnp.einsum("bhwnts,bshwnd->bthwnd", jax.nn.softmax(logits).astype(x.dtype), v)
         return self.proj(context.reshape(x.shape))

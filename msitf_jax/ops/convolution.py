@@ -1,7 +1,7 @@
 """2-D convolution whose derivatives are fast on the CPU too.
 
-What `jax.grad` derives for a convolution's kernel runs up to 70 times slower inside `lax.scan` on XLA's CPU backend, and
-at a quarter of its rate on large frames. Both derivatives are convolutions or products again; spelled out as such they
+What `jax.grad` derives for a convolution's kernel is up to 70 times slower inside `lax.scan` on XLA's CPU backend, and
+slower by 4 on large frames. Both derivatives are convolutions or products again; spelled out as such they
 take the fast path everywhere. Other platforms keep JAX's own, which their libraries recognise.
 """
 
@@ -17,28 +17,32 @@ MANY_CHANNELS = 64 * 64
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv2d(x, kernel, stride=1):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv2d(x, kernel, stride=1, dtype=None):
     """Square convolution with zero padding `k // 2` on every side.
 
     Args:
       x: `[B, H, W, C]`.
       kernel: `[k, k, C, Co]`, k odd, of x's type.
       stride: the same on both axes.
+      dtype: of the result, which is summed up in it; None is x's.
 
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), Co]`.
     """
     pad = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), ((pad, pad),) * 2, dimension_numbers=_NHWC)
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), ((pad, pad),) * 2, dimension_numbers=_NHWC, preferred_element_type=dtype
+    )
 
 
-def _forward(x, kernel, stride):
-    return conv2d(x, kernel, stride), (x, kernel)
+def _forward(x, kernel, stride, dtype):
+    return conv2d(x, kernel, stride, dtype), (x, kernel)
 
 
-def _backward(stride, residuals, cotangent):
+def _backward(stride, dtype, residuals, cotangent):
     x, kernel = residuals
+    cotangent = cotangent.astype(x.dtype)
 
     def derived(x, kernel, cotangent):
         return jax.vjp(functools.partial(conv2d.fun, stride=stride), x, kernel)[1](cotangent)
@@ -74,9 +78,15 @@ def _kernel_gradient(x, kernel, cotangent, stride):
     # Transposed by hand: told by dimension numbers, XLA picks layouts that have no fast path within a loop.
     x, cotangent = x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)
     out = jax.lax.conv_general_dilated(
-        x, cotangent, (1, 1), padding, rhs_dilation=(stride, stride), dimension_numbers=_NHWC
+        x,
+        cotangent,
+        (1, 1),
+        padding,
+        rhs_dilation=(stride, stride),
+        dimension_numbers=_NHWC,
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )
-    return out.transpose(1, 2, 0, 3)
+    return out.transpose(1, 2, 0, 3).astype(kernel.dtype)
 
 
 def _kernel_gradient_in_strips(x, kernel, cotangent, stride):
@@ -101,9 +111,10 @@ def _patch_product(unrolled, plain, size):
         patches = [part[0, i : i + rows, j : j + width] for i in range(size) for j in range(size)]
         patches = jnp.concatenate(patches, -1).reshape(rows * width, size * size * channels)
         pixels = jax.lax.dynamic_slice(plain, (image, first, 0, 0), (1, rows, width, plain.shape[3]))
-        return total + patches.T @ pixels.reshape(rows * width, -1), None
+        pixels = pixels.reshape(rows * width, plain.shape[3])
+        return total + jnp.matmul(patches.T, pixels, preferred_element_type=total.dtype), None
 
     images, firsts = jnp.meshgrid(jnp.arange(batch), jnp.arange(0, height, rows), indexing="ij")
-    total = jnp.zeros((size * size * channels, plain.shape[3]), unrolled.dtype)
+    total = jnp.zeros((size * size * channels, plain.shape[3]), jnp.promote_types(plain.dtype, jnp.float32))
     total, _ = jax.lax.scan(strip, total, (images.ravel(), firsts.ravel()))
-    return total.reshape(size, size, channels, plain.shape[3])
+    return total.astype(plain.dtype).reshape(size, size, channels, plain.shape[3])

@@ -1,0 +1,132 @@
+"""Checkpoints of a training run, through Orbax; nothing else in the project knows Orbax."""
+
+import pathlib
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+
+class Checkpoints:
+    """The checkpoints under `workdir/checkpoints`, one folder a step.
+
+    Saving goes on in the background, and a checkpoint counts only when all of it is on disk: a killed run finds the one
+    before. Any mesh may restore what another one saved.
+    """
+
+    def __init__(self, workdir, *, keep_last, keep_best):
+        """Opens the folder and makes it where it is absent.
+
+        Args:
+          workdir: the run's folder.
+          keep_last: how many of the latest to keep.
+          keep_best: how many of those with the best score to keep beside them.
+
+        Raises:
+          OSError: the folder can't be made or written to; named.
+        """
+        self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
+        with _naming(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                        [
+                            checkpoint_managers.LatestN(keep_last),
+                            checkpoint_managers.BestN(
+                                get_metric_fn=lambda metrics: metrics["score"],
+                                n=keep_best,
+                                keep_checkpoints_without_metrics=False,
+                            ),
+                        ]
+                    ),
+                    enable_async_checkpointing=True,
+                ),
+            )
+
+    def latest(self):
+        """The newest complete checkpoint's step, or None."""
+        return self._manager.latest_step()
+
+    def steps(self):
+        """The steps of all complete checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step, state, progress, score=None):
+        """Starts to save; returns when the state may change again.
+
+        Args:
+          step: how many steps are done.
+          state: `TrainState`.
+          progress: what else the run goes on from, JSON-serialisable.
+          score: higher is better; None where the step was not evaluated.
+
+        Raises:
+          OSError: this save or the one before could not be written; the folder is named.
+        """
+        with _naming(self.folder):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(vars(state)), progress=ocp.args.JsonSave(progress)),
+                metrics=None if score is None else {"score": score},
+            )
+
+    def progress(self, step):
+        """What `save` was given as `progress`."""
+        return self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())).progress
+
+    def restore(self, step, abstract):
+        """The state that was saved.
+
+        Args:
+          step: of `steps()`.
+          abstract: `TrainState` of `jax.ShapeDtypeStruct` with shardings: where each array shall lie.
+
+        Returns:
+          `TrainState`.
+
+        Raises:
+          ValueError: the checkpoint holds arrays of other shapes, or is damaged.
+        """
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(vars(abstract)))
+            )
+        except Exception as error:  # Orbax and its storage raise whatever came up
+            raise ValueError(f"checkpoint {self.folder / str(step)}: can't be restored ({_first_line(error)})") from error
+        return type(abstract)(**restored.state)
+
+    def wait(self):
+        """Returns when what is being saved is on disk; raises as `save`."""
+        with _naming(self.folder):
+            self._manager.wait_until_finished()
+
+    def close(self):
+        with _naming(self.folder):
+            self._manager.close()
+
+
+class _naming:
+    """Turns what Orbax and its storage raise where files can't be written into an OSError that names the folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, Exception):
+            raise OSError(f"checkpoints {self.folder}: can't be written ({_first_line(error)})") from error
+
+
+def _first_line(error):
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def abstract(state, shardings):
+    """The shapes and places of a state's arrays, as `Checkpoints.restore` takes them."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, shardings
+    )

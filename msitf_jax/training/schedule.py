@@ -1,0 +1,32 @@
+"""The learning rate and the optimizer."""
+
+import optax
+
+
+def restarted_cosine(learning_rate, minimum, period, periods):
+    """Cosine annealing with warm restarts (SGDR, Loshchilov and Hutter, ICLR 2017), all periods alike.
+
+    Args:
+      learning_rate: at the start of each period.
+      minimum: at the end of the last one and from then on.
+      period: length in steps.
+      periods: how many.
+
+    Returns:
+      An Optax schedule: 0 -> `learning_rate`, and at each multiple of `period` but the last again.
+
+    >>> rate = restarted_cosine(2e-4, 1e-7, 150_000, 4)
+    >>> [f"{rate(step):.3g}" for step in (0, 75_000, 149_999, 150_000, 600_000, 700_000)]
+    ['0.0002', '0.0001', '1e-07', '0.0002', '1e-07', '1e-07']
+    """
+    cosine = optax.cosine_decay_schedule(learning_rate, period, alpha=minimum / learning_rate)
+    return optax.join_schedules([cosine] * periods, [period * number for number in range(1, periods)])
+
+
+def make_optimizer(schedule, *, b1=0.9, b2=0.99, max_grad_norm=None):
+    """Adam (Kingma and Ba, ICLR 2015), after clipping by the gradients' global norm where `max_grad_norm` is given.
+
+    Step s, counted from 1, is taken at the rate `schedule(s)`, as the published training does.
+    """
+    adam = optax.adam(lambda steps_before: schedule(steps_before + 1), b1=b1, b2=b2)
+    return adam if max_grad_norm is None else optax.chain(optax.clip_by_global_norm(max_grad_norm), adam)

@@ -1,0 +1,104 @@
+"""One step of training, and the forward pass of validation, compiled for a mesh."""
+
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from msitf_jax import sharding
+from msitf_jax.model.precision import narrow
+from msitf_jax.training.losses import charbonnier, clip_psnr
+from msitf_jax.training.state import TrainState
+
+
+def _unit_range(frames, dtype):
+    """uint8 0..255 -> 0..1."""
+    return frames.astype(dtype) / 255
+
+
+def make_train_step(
+    graph, optimizer, mesh, shardings, *, compute_dtype="float32", remat=False, ema_decay=None, stochastic_depth=True
+):
+    """Compiles a training step.
+
+    Every device computes loss and gradients of its own clips with the whole parameters; one sum over all devices is the
+    only communication, besides gathering parameters that are cut up.
+
+    Args:
+      graph: `nnx.GraphDef` of the model.
+      optimizer: an Optax gradient transformation.
+      mesh: see `msitf_jax.sharding`.
+      shardings: of the `TrainState`.
+      compute_dtype: "float32" or "bfloat16" (see `msitf_jax.model.precision`); parameters are float32 in both.
+      remat: recompute instead of keeping, see `MSITF.forward`.
+      ema_decay: of the moving average, for a state that has one.
+      stochastic_depth: False turns it off.
+
+    Returns:
+      A function (state, batch) -> (state, metrics) that takes the old state's memory. `batch` is
+      `{"low": [B, 4, h, w, 3], "high": [B, 7, 4h, 4w, 3]}`, uint8 RGB, or floats in 0..1; metrics are scalars: `loss`
+      (sum over the batch), `psnr` (dB, mean over clips, as `losses.clip_psnr`), `grad_norm` (before any clipping).
+    """
+
+    def loss_and_gradients(params, low, high, survival):
+        dtype = jax.tree.leaves(params)[0].dtype
+        low, high = (_unit_range(x, dtype) if x.dtype == jnp.uint8 else x for x in (low, high))
+
+        def loss(params):
+            if compute_dtype == "bfloat16":
+                params = narrow(params, jnp.bfloat16)
+            output = nnx.merge(graph, params).forward(low, survival, remat=remat)
+            return charbonnier(output, high), jnp.sum(clip_psnr(output, high))
+
+        (loss, psnr), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        return loss, psnr, gradients
+
+    summed = sharding.per_device(mesh, loss_and_gradients, summed=True)
+
+    def train_step(state, batch):
+        clips, frames = batch["low"].shape[:2]
+        survival = None
+        if stochastic_depth:
+            # Drawn for the whole batch at once, so that it does not depend on how many devices share it.
+            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+            survival = nnx.merge(graph, state.params).draw_survival(clips, frames, key)
+        loss, psnr, gradients = summed(state.params, batch["low"], batch["high"], survival)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            ema = optax.incremental_update(params, ema, 1 - ema_decay)
+        metrics = {"loss": loss, "psnr": psnr / clips, "grad_norm": optax.global_norm(gradients)}
+        return TrainState(state.step + 1, params, opt_state, ema, state.key), metrics
+
+    return jax.jit(
+        train_step,
+        in_shardings=(shardings, sharding.batch(mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def make_eval_step(graph, mesh, shardings):
+    """Compiles the forward pass of validation.
+
+    Args:
+      graph, mesh, shardings: see `make_train_step`.
+
+    Returns:
+      A function (params, `[B, N, h, w, 3]` uint8 RGB) -> `[B, 2N-1, 4h, 4w, 3]` uint8 RGB; B is a multiple of the
+      number of devices.
+    """
+
+    def outputs(params, low):
+        output = nnx.merge(graph, params)(_unit_range(low, jax.tree.leaves(params)[0].dtype))
+        return jnp.clip(jnp.rint(255 * output), 0, 255).astype(jnp.uint8)
+
+    return jax.jit(
+        sharding.per_device(mesh, outputs, summed=False),
+        in_shardings=(shardings, sharding.batch(mesh)),
+        out_shardings=sharding.batch(mesh),
+    )
+
+

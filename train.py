@@ -2,8 +2,10 @@
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
+
+from msitf_jax.training import loop
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config(); --config.a.b= sets a field.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and the result.")
@@ -20,7 +22,7 @@ def main(arguments):
     """Returns the exit status: 0, or 2 with one sentence on standard error."""
     if len(arguments) > 1:
         raise app.UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
-    from msitf_jax.training import loop
+    logging.set_verbosity(logging.WARNING)  # the libraries tell everything they do
 
     try:
         if _DISTRIBUTED.value or _COORDINATOR.value:

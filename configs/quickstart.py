@@ -2,8 +2,8 @@
 
     python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-A narrow, shallow network on synthetic clips. Ends at least 0.3 dB PSNR-Y above the trilinear base on synthetic clips that
-it has not seen.
+A narrow, shallow network on synthetic clips. Ends at least 0.3 dB PSNR-Y above the trilinear base on synthetic clips
+that it has not seen.
 """
 
 from configs import msitf

@@ -62,9 +62,7 @@ class Conv(nnx.Module):
         dtype = dtype or x.dtype
         ends = list(itertools.accumulate(sizes, initial=0))
         kernel, bias = self.kernel[...], self.bias[...][None, None, None, :].astype(dtype)
-        return [
-            conv2d(x, kernel[..., a:b], self.stride, dtype) + bias[..., a:b] for a, b in itertools.pairwise(ends)
-        ]
+        return [conv2d(x, kernel[..., a:b], self.stride, dtype) + bias[..., a:b] for a, b in itertools.pairwise(ends)]
 
     def partial(self, x, first, *, with_bias=False):
         """What some input channels add to the result, for an input that is known before or after the others.

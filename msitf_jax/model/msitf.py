@@ -161,7 +161,9 @@ class MSITF(nnx.Module):
         if remat:
             render_frames = jax.checkpoint(render_frames)
         frames = features.reshape(batch * length, *frame)
-        survival = None if survival is None else survival.reshape(batch * length, *survival.shape[2:]).astype(features.dtype)
+        survival = (
+            None if survival is None else survival.reshape(batch * length, *survival.shape[2:]).astype(features.dtype)
+        )
         out = map_chunks(render_frames, (frames, survival), RENDER_PIXELS // (frame[0] * frame[1]))
         return out.reshape(batch, length, 4 * height, 4 * width, 3)
 

@@ -94,7 +94,9 @@ class Checkpoints:
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(vars(abstract)))
             )
         except Exception as error:  # Orbax and its storage raise whatever came up
-            raise ValueError(f"checkpoint {self.folder / str(step)}: can't be restored ({_first_line(error)})") from error
+            raise ValueError(
+                f"checkpoint {self.folder / str(step)}: can't be restored ({_first_line(error)})"
+            ) from error
         return type(abstract)(**restored.state)
 
     def wait(self):

@@ -88,12 +88,8 @@ class _Run:
         )
         self.validate = validation.Validation(loader.validation_clips(self.data, config.eval_clips), self.mesh)
         rates = config.optimizer
-        self.rate = schedule.restarted_cosine(
-            rates.learning_rate, rates.min_learning_rate, rates.period, rates.periods
-        )
-        self.optimizer = schedule.make_optimizer(
-            self.rate, b1=rates.b1, b2=rates.b2, max_grad_norm=rates.max_grad_norm
-        )
+        self.rate = schedule.restarted_cosine(rates.learning_rate, rates.min_learning_rate, rates.period, rates.periods)
+        self.optimizer = schedule.make_optimizer(self.rate, b1=rates.b1, b2=rates.b2, max_grad_norm=rates.max_grad_norm)
         self.metrics = TrainMetrics.empty()
         self.pending = None  # metrics of the last step, not looked at yet: JAX may still be computing them
         self.evaluated = None  # the last step that was evaluated
@@ -142,9 +138,7 @@ class _Run:
         initial = state.create(params, self.optimizer, ema=config.ema_decay is not None, seed=config.seed)
         shardings = sharding.state_shardings(self.mesh, initial)
         self.workdir.mkdir(parents=True, exist_ok=True)
-        self.checkpoints = checkpoints.Checkpoints(
-            self.workdir, keep_last=config.keep_last, keep_best=config.keep_best
-        )
+        self.checkpoints = checkpoints.Checkpoints(self.workdir, keep_last=config.keep_last, keep_best=config.keep_best)
         latest = self.checkpoints.latest()
         self.notes = []
         if latest is not None:

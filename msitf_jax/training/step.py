@@ -1,6 +1,5 @@
 """One step of training, and the forward pass of validation, compiled for a mesh."""
 
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -100,5 +99,3 @@ def make_eval_step(graph, mesh, shardings):
         in_shardings=(shardings, sharding.batch(mesh)),
         out_shardings=sharding.batch(mesh),
     )
-
-

@@ -1,8 +1,8 @@
 """Devices: one mesh, where every array of a training run lies on it, and how a step is split over it.
 
 The mesh has two axes. `data` holds copies of the parameters; over `model` parameters, optimizer state and averages are
-cut up, each device keeping a part (fully sharded data parallelism). A batch is cut over both, because devices that share
-a set of parameters would otherwise all do the same work. Nothing else in the project names an axis.
+cut up, each device keeping a part (fully sharded data parallelism). A batch is cut over both, because devices that
+share a set of parameters would otherwise all do the same work. Nothing else in the project names an axis.
 """
 
 import functools
@@ -47,7 +47,8 @@ def check_batch(mesh, batch_size):
 def describe(mesh):
     """A line on the mesh for people."""
     shape, kinds = dict(mesh.shape), sorted({device.device_kind for device in mesh.devices.flat})
-    return f"{mesh.size} x {', '.join(kinds)} on {jax.process_count()} hosts, mesh {shape[DATA]} data x {shape[MODEL]} model"
+    hosts = "1 host" if jax.process_count() == 1 else f"{jax.process_count()} hosts"
+    return f"{mesh.size} x {', '.join(kinds)} on {hosts}, mesh {shape[DATA]} data x {shape[MODEL]} model"
 
 
 def replicated(mesh):

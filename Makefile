@@ -5,8 +5,10 @@ INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint clean
 
+# Trains a small network on synthetic clips, then scores it on others.
 demo: $(VENV)/installed
-	$(VENV)/bin/python -m msitf_jax.evaluation.demo
+	$(VENV)/bin/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+	$(VENV)/bin/python -m msitf_jax.evaluation.demo --weights=runs/quickstart/model.safetensors
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest
@@ -23,7 +25,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(INSTALL) .
+	$(INSTALL) '.[train]'
 	touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python

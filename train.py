@@ -1,4 +1,4 @@
-"""Trains the network: `python train.py --config=configs/msitf.py --workdir=DIR`. The same command goes on after a stop."""
+"""Trains the network: `python train.py --config=configs/msitf.py --workdir=DIR`; run again, it goes on."""
 
 import sys
 

@@ -1,8 +1,8 @@
 """Computing in bfloat16 with parameters that stay float32.
 
 Narrowed parameters make the whole network compute in their type, except for what bfloat16's 8 bits would spoil:
-sampling positions, attention logits and softmax, normalisation statistics, sums inside products, and the image that the network
-adds to. Training narrows a copy in every step, so gradients and updates are those of the float32 parameters.
+sampling positions, attention logits and softmax, normalisation statistics, sums inside products, and the image that
+the network adds to. Training narrows a copy in every step: gradients and updates are those of the float32 parameters.
 """
 
 import jax

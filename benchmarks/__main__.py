@@ -1,4 +1,4 @@
-"""Times the op and the network and prints a table; `--write` also replaces benchmarks/RESULTS.md.
+"""Times the op, the network and a training step and prints a table; `--write` also replaces benchmarks/RESULTS.md.
 
 `--torchvision_python` names a Python that has torch and torchvision, for the comparison of the op: the two take turns
 in one run. Every measurement is a process of its own, so that its peak memory is its own.
@@ -20,6 +20,7 @@ import jax
 ROOT = pathlib.Path(__file__).parent.parent
 PUBLISHED_GFLOP = 1990  # convolutions of the published network on this window; what `share` counts, whoever computes
 OP_ROUNDS = 5
+REFERENCE_GFLOPS = 212  # matrix-product rate of the machine on which the published code took 5.3 s a clip
 
 
 def main():
@@ -28,7 +29,7 @@ def main():
     parser.add_argument("--torchvision_python", metavar="PYTHON", help="an interpreter with torch and torchvision")
     parser.add_argument("--write", action="store_true", help="replace benchmarks/RESULTS.md")
     options = parser.parse_args()
-    sections = [_machine(), _op(options.torchvision_python), _network()]
+    sections = [_machine(), _op(options.torchvision_python), _network(), _training()]
     text = "# Benchmarks\n\nMade by `python -m benchmarks --write`.\n\n" + "\n\n".join(sections) + "\n"
     print(text)
     if options.write:
@@ -84,6 +85,24 @@ def _network():
         f"Share = {PUBLISHED_GFLOP} GFLOP / (seconds x GFLOP/s of a 2048x2048 float32 matrix product in the same run). "
         f"{PUBLISHED_GFLOP} is what the published network's convolutions take for this window; the count beside it is "
         "ours: convolutions and matrix products as traced, two operations for each multiply-add."
+    )
+
+
+def _training():
+    rows = []
+    for batch, remat in ((2, False), (16, True)):
+        command = [sys.executable, "-m", "benchmarks.training", f"--batch={batch}", *["--remat"] * remat]
+        result = _run(command)
+        scaled = result["seconds_per_clip"] * result["matmul_gflops"] / REFERENCE_GFLOPS
+        rows.append(
+            f"| {batch}{', rematerialised' if remat else ''} | {result['seconds_per_clip']:.2f} | {scaled:.2f} "
+            f"| {result['peak_mb']:.0f} | {result['compile_s']:.0f} | {result['matmul_gflops']:.0f} |"
+        )
+    return (
+        "## A training step\n\n"
+        "The published network, 32x32 crops, float32; median of 3 steps after the first, memory is the process's peak.\n\n"
+        f"| batch | seconds a clip | scaled to {REFERENCE_GFLOPS} GFLOP/s | peak memory, MB | compilation, s "
+        "| matmul, GFLOP/s |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
 
 

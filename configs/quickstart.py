@@ -19,9 +19,10 @@ def get_config():
     config.model.temporal_heads = 2
     config.model.trunk_groups = 1
     config.model.window_heads = 2
+    config.model.stochastic_depth = 0.0
     config.data.crop = 16
     config.data.synthetic_clips = 32
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 1e-3
     config.optimizer.period = 300
     config.optimizer.periods = 1
     config.log_every = 10

@@ -1,8 +1,10 @@
 """Trains the network: `python train.py --config=configs/msitf.py --workdir=DIR`; run again, it goes on."""
 
+import logging
 import sys
 
-from absl import app, flags, logging
+import absl.logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from msitf_jax.training import loop
@@ -20,11 +22,12 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main(arguments):
     """Returns the exit status: 0, or 2 with one sentence on standard error."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
-    logging.set_verbosity(logging.WARNING)  # the libraries tell everything they do
-
+    # The libraries tell everything they do; and of what fails, which is told below, they print tracebacks.
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
+        if len(arguments) > 1:
+            raise ValueError(f"unexpected argument {arguments[1]!r}: options are written --name=value")
         if _DISTRIBUTED.value or _COORDINATOR.value:
             loop.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
@@ -34,5 +37,22 @@ def main(arguments):
     return 0
 
 
+def _parse(arguments):
+    """Reads the command line and the configuration file, which is a program and may raise anything."""
+    try:
+        rest = flags.FLAGS(arguments)
+        _CONFIG.value.keys()  # a missing file is noticed at the first look
+        return rest
+    except (AttributeError, KeyError) as error:
+        while error.args and isinstance(error.args[0], Exception):
+            error = error.args[0]
+        reason = f"--config has no field {' '.join(str(error.args[0]).split())}"
+    except Exception as error:
+        # Of several lines the last says what is wrong: the end of a traceback, or of the places that were searched.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+    print(f"train.py: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse)

@@ -12,6 +12,13 @@ from msitf_jax.training.schedule import make_optimizer, restarted_cosine
 from tests.conftest import golden
 
 
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    """Optax promotes counts of steps to floating point by itself."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 def applied_rates(optimizer, steps):
     """`[steps]`: what each step takes off a parameter whose gradient is always 1, which is Adam's rate."""
     state = optimizer.init(jnp.zeros(()))

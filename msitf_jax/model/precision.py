@@ -14,7 +14,8 @@ _PRECISE = frozenset({"logit_scale", "bias_fc1", "bias_fc2"})
 
 def at_least_float32(dtype):
     """float32 in place of a narrower floating-point type."""
-    return jnp.promote_types(dtype, jnp.float32)
+    # Not `jnp.promote_types`, which strict promotion forbids here.
+    return dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def narrow(params, dtype):

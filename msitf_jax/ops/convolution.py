@@ -59,6 +59,11 @@ def _backward(stride, dtype, residuals, cotangent):
 conv2d.defvjp(_forward, _backward)
 
 
+def _accumulator(dtype):
+    """The type that a kernel's gradient is summed up in."""
+    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+
+
 def _input_gradient(x, kernel, cotangent, stride):
     """The cotangent, spread out by the stride, convolved with the kernel turned by 180 degrees."""
     size = kernel.shape[0]
@@ -84,7 +89,7 @@ def _kernel_gradient(x, kernel, cotangent, stride):
         padding,
         rhs_dilation=(stride, stride),
         dimension_numbers=_NHWC,
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+        preferred_element_type=_accumulator(x.dtype),
     )
     return out.transpose(1, 2, 0, 3).astype(kernel.dtype)
 
@@ -115,6 +120,6 @@ def _patch_product(unrolled, plain, size):
         return total + jnp.matmul(patches.T, pixels, preferred_element_type=total.dtype), None
 
     images, firsts = jnp.meshgrid(jnp.arange(batch), jnp.arange(0, height, rows), indexing="ij")
-    total = jnp.zeros((size * size * channels, plain.shape[3]), jnp.promote_types(plain.dtype, jnp.float32))
+    total = jnp.zeros((size * size * channels, plain.shape[3]), _accumulator(plain.dtype))
     total, _ = jax.lax.scan(strip, total, (images.ravel(), firsts.ravel()))
     return total.astype(plain.dtype).reshape(size, size, channels, plain.shape[3])

@@ -73,8 +73,8 @@ class Checkpoints:
             )
 
     def progress(self, step):
-        """What `save` was given as `progress`."""
-        return self._manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())).progress
+        """What `save` was given as `progress`; raises as `restore`."""
+        return self._read(step, progress=ocp.args.JsonRestore())
 
     def restore(self, step, abstract):
         """The state that was saved.
@@ -87,17 +87,19 @@ class Checkpoints:
           `TrainState`.
 
         Raises:
-          ValueError: the checkpoint holds arrays of other shapes, or is damaged.
+          ValueError: the checkpoint holds arrays of other shapes, or is damaged; named.
         """
+        return type(abstract)(**self._read(step, state=ocp.args.StandardRestore(vars(abstract))))
+
+    def _read(self, step, **item):
+        (name,) = item
         try:
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(vars(abstract)))
-            )
+            return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
         except Exception as error:  # Orbax and its storage raise whatever came up
             raise ValueError(
-                f"checkpoint {self.folder / str(step)}: can't be restored ({_first_line(error)})"
+                f"checkpoint {self.folder / str(step)}: can't be restored ({_first_line(error)}); "
+                "without this folder the run goes on from the checkpoint before"
             ) from error
-        return type(abstract)(**restored.state)
 
     def wait(self):
         """Returns when what is being saved is on disk; raises as `save`."""

@@ -91,7 +91,7 @@ class _Run:
         self.rate = schedule.restarted_cosine(rates.learning_rate, rates.min_learning_rate, rates.period, rates.periods)
         self.optimizer = schedule.make_optimizer(self.rate, b1=rates.b1, b2=rates.b2, max_grad_norm=rates.max_grad_norm)
         self.metrics = TrainMetrics.empty()
-        self.pending = None  # metrics of the last step, not looked at yet: JAX may still be computing them
+        self.pending = None  # the last step and its metrics, not looked at yet: JAX may still be computing them
         self.evaluated = None  # the last step that was evaluated
         self.scores, self.pictures = {}, []
         self._start()
@@ -105,8 +105,8 @@ class _Run:
         config, total = self.config, self.config.num_train_steps
         with contextlib.ExitStack() as stack:
             stack.callback(self.batches.close)
-            stack.callback(self.checkpoints.close)
-            stack.enter_context(self.log)
+            stack.enter_context(_closing(self.checkpoints.close))
+            stack.enter_context(_closing(self.log.close))
             stack.enter_context(self.progress)
             stopped = stack.enter_context(_Stop())
             self._introduce()
@@ -135,6 +135,9 @@ class _Run:
         graph, params = nnx.split(MSITF(self.model_config, rngs=nnx.Rngs(config.seed)), nnx.Param)
         if config.init_from is not None:
             params = self._weights(config.init_from)
+        # An array made from a Python number is weakly typed until it has been through a step or a checkpoint; JAX would
+        # compile the step for both kinds.
+        params = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), params)
         initial = state.create(params, self.optimizer, ema=config.ema_decay is not None, seed=config.seed)
         shardings = sharding.state_shardings(self.mesh, initial)
         self.workdir.mkdir(parents=True, exist_ok=True)
@@ -213,9 +216,9 @@ class _Run:
             self.progress.say("compiling the training step, which takes up to a minute")
         batch = sharding.global_batch(self.mesh, next(self.batches))
         self.state, metrics = self.train_step(self.state, batch)
-        self.done += 1
         self._account()
-        self.pending = metrics
+        self.done += 1
+        self.pending = self.done, metrics
         if self.done == self.first:
             self._account()
             self.progress.update(self.done, self._means())
@@ -224,18 +227,25 @@ class _Run:
         """Looks at the metrics of the last step, one step late, so that devices need not wait."""
         if self.pending is None:
             return
-        metrics, self.pending = jax.tree.map(jnp.asarray, jax.device_get(self.pending)), None
+        (at, metrics), self.pending = self.pending, None
+        metrics = jax.tree.map(jnp.asarray, jax.device_get(metrics))
         if not all(math.isfinite(value) for value in metrics.values()):
-            self.checkpoints.wait()
             names = " and ".join(name for name, value in metrics.items() if not math.isfinite(value))
-            latest = self.checkpoints.latest()
-            raise NotFinite(
-                f"{names} not finite near step {self.done}; last good checkpoint: "
-                f"{'none' if latest is None else self.checkpoints.folder / str(latest)}. "
-                "Try a lower --config.optimizer.learning_rate, --config.optimizer.max_grad_norm=1000, "
-                "or --config.compute_dtype=float32"
-            )
+            raise NotFinite(f"{names} not finite at step {at}; {self._last_good()}. {_REMEDIES}")
         self.metrics = self.metrics.merge(TrainMetrics.single_from_model_output(**metrics))
+
+    def _last_good(self):
+        """Waits for the checkpoint that is being saved, which comes from before the step that failed."""
+        try:
+            self.checkpoints.wait()
+        except OSError as error:
+            return str(error)
+        latest = self.checkpoints.latest()
+        return (
+            "there is no checkpoint yet"
+            if latest is None
+            else f"last checkpoint: {self.checkpoints.folder / str(latest)}"
+        )
 
     def _means(self):
         means = {f"train/{name}": float(value) for name, value in self.metrics.compute().items()}
@@ -294,6 +304,24 @@ class _Run:
 _SHAPING = ("ema_decay", "optimizer.max_grad_norm")  # whether they are set decides what a checkpoint holds
 
 
+_REMEDIES = (
+    "Try a lower --config.optimizer.learning_rate, --config.optimizer.max_grad_norm=1000, "
+    "or --config.compute_dtype=float32"
+)
+
+
+@contextlib.contextmanager
+def _closing(close):
+    """Calls `close` at the end; where something has failed already, that is told and not what closing then raises."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):
+            close()
+        raise
+    close()
+
+
 class _Stop:
     """Notices SIGTERM and Ctrl-C, and says between steps whether to stop. A second signal ends the process at once."""
 
@@ -332,6 +360,8 @@ class _Silence:
 
     def say(self, text): ...
 
+    def close(self): ...
+
     def paused(self):
         return contextlib.nullcontext()
 
@@ -353,15 +383,18 @@ def _check(config):
     if config.ema_decay is not None and not 0 < config.ema_decay < 1:
         raise ValueError(f"`ema_decay` (={config.ema_decay!r}) must be between 0 and 1")
     optimizer = config.optimizer
+    for name in ("b1", "b2"):
+        if not 0 <= optimizer[name] < 1:
+            raise ValueError(f"`optimizer.{name}` (={optimizer[name]!r}) must be at least 0 and below 1")
     for name in ("learning_rate", "period", "periods"):
-        if optimizer[name] <= 0:
+        if not 0 < optimizer[name] < math.inf:
             raise ValueError(f"`optimizer.{name}` (={optimizer[name]!r}) must be above 0")
     if not 0 <= optimizer.min_learning_rate <= optimizer.learning_rate:
         raise ValueError(
             f"`optimizer.min_learning_rate` (={optimizer.min_learning_rate!r}) must be from 0 to "
             f"`optimizer.learning_rate` (={optimizer.learning_rate!r})"
         )
-    if optimizer.max_grad_norm is not None and optimizer.max_grad_norm <= 0:
+    if optimizer.max_grad_norm is not None and not optimizer.max_grad_norm > 0:
         raise ValueError(f"`optimizer.max_grad_norm` (={optimizer.max_grad_norm!r}) must be above 0")
 
 

@@ -68,7 +68,7 @@ def make_train_step(
         ema = state.ema
         if ema is not None:
             ema = optax.incremental_update(params, ema, 1 - ema_decay)
-        metrics = {"loss": loss, "psnr": psnr / clips, "grad_norm": optax.global_norm(gradients)}
+        metrics = {"loss": loss, "psnr": psnr / clips, "grad_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, opt_state, ema, state.key), metrics
 
     return jax.jit(

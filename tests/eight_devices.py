@@ -1,0 +1,143 @@
+"""Trains a small network on eight virtual devices and prints what came of it; `tests/test_sharding.py` runs it.
+
+A process of its own, because the number of devices is fixed when JAX starts. In float64: Adam's first steps go by the
+sign of each gradient, and where that is near 0, float32 sums in another order come out on the other side of it.
+"""
+
+import json
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from msitf_jax import MSITF, MSITFConfig, sharding
+from msitf_jax.evaluation.benchmark import score_outputs
+from msitf_jax.training import schedule, state, step, validation
+from tests.conftest import randomise
+
+CONFIG = MSITFConfig(
+    channels=8,
+    residual_blocks=1,
+    trunk_groups=1,
+    offset_groups=2,
+    temporal_heads=2,
+    window_heads=2,
+    stochastic_depth=0.5,
+)
+MESHES = ((8, 1), (4, 2), (2, 4))
+STEPS = 4
+SMALLEST_SHARDED = 64  # elements: a small network has no large arrays
+_SIZES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+_COLLECTIVE = re.compile(
+    r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)(?:-start)?\("
+)
+
+
+def collectives(text):
+    """Compiled HLO -> `{kind: {"arrays", "bytes"}}`: what a step exchanges, by the size of the results."""
+    found = {}
+    for shapes, kind in _COLLECTIVE.findall(text):
+        entry = found.setdefault(kind, {"arrays": 0, "bytes": 0})
+        for dtype, dimensions in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
+            entry["arrays"] += 1
+            entry["bytes"] += _SIZES[dtype] * int(np.prod([int(n) for n in dimensions.split(",") if n]))
+    return found
+
+
+def make_batches(clips, size, frames, dtype):
+    noise = np.random.default_rng(0)
+    shapes = {"low": (clips, frames, size, size, 3), "high": (clips, 2 * frames - 1, 4 * size, 4 * size, 3)}
+    return [{name: noise.random(shape).astype(dtype) for name, shape in shapes.items()} for _ in range(STEPS)]
+
+
+def train(mesh, batches, dtype):
+    """A run of `STEPS` steps; returns (losses, its last state, what it looks like)."""
+    graph, params = nnx.split(randomise(MSITF(CONFIG, rngs=nnx.Rngs(0)), 0.1), nnx.Param)
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    optimizer = schedule.make_optimizer(lambda step: 1e-3)
+    run = state.create(params, optimizer, ema=True, seed=0)
+    shardings = sharding.state_shardings(mesh, run)
+    run = jax.device_put(run, shardings)
+    train_step = step.make_train_step(graph, optimizer, mesh, shardings, ema_decay=0.9)
+    batch = sharding.global_batch(mesh, batches[0])
+    compiled = train_step.lower(run, batch).compile()
+    losses = []
+    for batch in batches:
+        run, metrics = compiled(run, sharding.global_batch(mesh, batch))
+        losses.append(float(metrics["loss"]))
+    parts = {}
+    for name in ("params", "mu", "nu", "ema"):
+        leaves = jax.tree.leaves(
+            getattr(run, name) if name in ("params", "ema") else optax.tree.get(run.opt_state, name)
+        )
+        held = [leaf.addressable_shards[-1].data.size for leaf in leaves]
+        parts[name] = {
+            "elements": sum(leaf.size for leaf in leaves),
+            "cut": sum(leaf.size for leaf, own in zip(leaves, held, strict=True) if own < leaf.size),
+            "held of those": sum(own for leaf, own in zip(leaves, held, strict=True) if own < leaf.size),
+        }
+    return losses, run, {"parts": parts, "collectives": collectives(compiled.as_text())}, graph, shardings
+
+
+class Clips(list):
+    """Random clips, as many as asked for."""
+
+    def __init__(self, count):
+        noise = np.random.default_rng(1)
+        for _ in range(count):
+            low, high = (noise.integers(0, 256, shape, np.uint8) for shape in ((4, 8, 8, 3), (7, 32, 32, 3)))
+            self.append({"key": "", "low": low, "high": high})
+
+
+def relative(value, reference):
+    """The largest error of an array relative to its largest entry, over all arrays."""
+    pairs = zip(jax.tree.leaves(value), jax.tree.leaves(reference), strict=True)
+    return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs if np.abs(b).max() > 0)
+
+
+def main(dtype="float64"):
+    sharding.SMALLEST_SHARDED = SMALLEST_SHARDED
+    batches = make_batches(8, 8, 2, dtype)
+    alone = sharding.make_mesh(devices=jax.devices()[:1])
+    losses, reference, _, _, _ = train(alone, batches, dtype)
+    reference = sharding.gather(alone, reference)
+    results = {}
+    for shape in MESHES:
+        mesh = sharding.make_mesh(shape[1])
+        found, run, result, graph, shardings = train(mesh, batches, dtype)
+        whole = sharding.gather(mesh, run)
+        result["losses"] = relative(np.array(found), np.array(losses))
+        for name in ("params", "opt_state", "ema"):
+            result[name] = relative(getattr(whole, name), getattr(reference, name))
+        result["mesh"] = dict(mesh.shape)
+
+        clips = np.stack([clip["low"] for clip in Clips(16)])
+        there = sharding.global_batch(mesh, clips)
+        result["held clips"] = sorted({shard.data.shape[0] for shard in there.addressable_shards})
+        result["round trip"] = bool((sharding.local_part(there) == clips).all())
+        if shape == MESHES[-1]:
+            eval_step = step.make_eval_step(graph, mesh, shardings.params)
+            outputs = sharding.local_part(eval_step(run.params, there))
+            forward = jax.jit(lambda params, clip: nnx.merge(graph, params)(clip))
+            by_hand = np.asarray(forward(whole.params, jnp.asarray(clips.astype(dtype) / 255)))
+            by_hand = np.clip(np.rint(255 * by_hand), 0, 255)
+            result["eval"] = {"dtype": str(outputs.dtype), "off": int(np.abs(outputs - by_hand).max())}
+            result["eval"]["collectives"] = collectives(eval_step.lower(run.params, there).compile().as_text())
+            eleven = Clips(11)
+            scores, pictures = validation.Validation(eleven, mesh)(eval_step, run.params)
+            scored = [score_outputs(output, clip["high"]) for output, clip in zip(outputs, eleven, strict=False)]
+            wanted = {name: np.mean([clip[name] for clip in scored]) for name in validation.NAMES}
+            result["validation"] = max(abs(scores[name] / wanted[name] - 1) for name in wanted)
+            result["pictures"] = len(pictures)
+        results["x".join(map(str, shape))] = result
+    print(json.dumps({"devices": jax.device_count(), "loss": losses, "meshes": results}))
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_numpy_dtype_promotion", "standard")  # Flax's LayerNorm promotes float64 with float32
+    main(*sys.argv[1:])

@@ -1,0 +1,119 @@
+"""Training runs that several test files look at, each done once; compiled programs are shared by all of them."""
+
+import atexit
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest.mock
+
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from msitf_jax.training import loop, schedule, step
+from tests import tiny_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = "tests/tiny_config.py"
+
+
+@functools.cache
+def folder():
+    """Of this test session, removed at its end."""
+    kept = tempfile.TemporaryDirectory(prefix="training")
+    atexit.register(kept.cleanup)
+    return pathlib.Path(kept.name)
+
+
+def configuration(**changes):
+    """The tiny one; `configuration(**{"model.channels": 16})` changes a field."""
+    config = tiny_config.get_config()
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def train(workdir, **changes):
+    """A run in this process that compiles nothing an earlier one has compiled."""
+    before = jax.config.jax_compilation_cache_dir
+    compilation_cache.reset_cache()
+    jax.config.update("jax_compilation_cache_dir", str(folder() / "compiled"))
+    try:
+        with (
+            jax.numpy_dtype_promotion("standard"),  # Optax needs it
+            unittest.mock.patch.object(loop.step, "make_train_step", _train_step),
+            unittest.mock.patch.object(loop.step, "make_eval_step", _eval_step),
+            unittest.mock.patch.object(loop.schedule, "restarted_cosine", _rate),
+            unittest.mock.patch.object(loop.schedule, "make_optimizer", _optimizer),
+        ):
+            return loop.train_and_evaluate(configuration(**changes), workdir)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        compilation_cache.reset_cache()
+
+
+@functools.cache
+def uninterrupted():
+    """(workdir, state, scores) of a run of the tiny configuration from beginning to end."""
+    workdir = folder() / "uninterrupted"
+    return workdir, *train(workdir)
+
+
+def command(workdir, *flags):
+    return [sys.executable, "train.py", f"--config={CONFIG}", f"--workdir={workdir}", *flags]
+
+
+def environment(**variables):
+    """For a process of its own: compiles what `train` does, and finds it compiled."""
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(folder() / "compiled"),
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        **variables,
+    }
+
+
+def script(workdir, *flags, timeout=300, **variables):
+    """train.py in a process of its own, to its end."""
+    return subprocess.run(
+        command(workdir, *flags),
+        cwd=ROOT,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def assert_same_state(state, expected):
+    """Bit for bit."""
+    assert jax.tree.structure(state) == jax.tree.structure(expected)
+    for (path, ours), theirs in zip(jax.tree.leaves_with_path(state), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs), err_msg=jax.tree_util.keystr(path))
+
+
+def assert_same_files(workdir, expected):
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (workdir / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+_rate = functools.cache(schedule.restarted_cosine)
+_optimizer = functools.cache(schedule.make_optimizer)
+_eval_steps, _train_steps = {}, {}
+_make_train_step, _make_eval_step = step.make_train_step, step.make_eval_step
+
+
+def _train_step(graph, optimizer, mesh, shardings, **options):
+    key = graph, optimizer, mesh, tuple(options.items())
+    if key not in _train_steps:
+        _train_steps[key] = _make_train_step(graph, optimizer, mesh, shardings, **options)
+    return _train_steps[key]
+
+
+def _eval_step(graph, mesh, shardings):
+    if (graph, mesh) not in _eval_steps:
+        _eval_steps[graph, mesh] = _make_eval_step(graph, mesh, shardings)
+    return _eval_steps[graph, mesh]

@@ -1,4 +1,6 @@
-"""Trains a small network on eight virtual devices and prints what came of it; `tests/test_sharding.py` runs it.
+"""Trains a network on eight virtual devices and prints what came of it; `tests/test_sharding.py` runs it.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.eight_devices msitf [float32]
 
 A process of its own, because the number of devices is fixed when JAX starts. In float64: Adam's first steps go by the
 sign of each gradient, and where that is near 0, float32 sums in another order come out on the other side of it.
@@ -16,6 +18,8 @@ from flax import nnx
 
 from msitf_jax import MSITF, MSITFConfig, sharding
 from msitf_jax.evaluation.benchmark import score_outputs
+from msitf_jax.model.layers import Conv, leaky_relu
+from msitf_jax.ops.resize import trilinear_base
 from msitf_jax.training import schedule, state, step, validation
 from tests.conftest import randomise
 
@@ -28,6 +32,30 @@ CONFIG = MSITFConfig(
     window_heads=2,
     stochastic_depth=0.5,
 )
+
+
+class Convolutions(nnx.Module):
+    """Stands in for the network where its minutes of compiling are too long: two convolutions of the resized clip."""
+
+    def __init__(self, *, rngs):
+        self.conv1 = Conv(3, 16, rngs=rngs)
+        self.conv2 = Conv(16, 3, rngs=rngs)
+
+    def draw_survival(self, batch, frames, key):
+        return jax.random.bernoulli(key, 0.5, (batch, 2 * frames - 1)).astype(self.conv1.kernel.dtype)
+
+    def forward(self, clip, survival=None, *, remat=False):
+        base = trilinear_base(clip)
+        x = leaky_relu(self.conv1(base.reshape(-1, *base.shape[2:])))
+        if survival is not None:
+            x = x * survival.reshape(-1, 1, 1, 1)
+        return base + self.conv2(x).reshape(base.shape)
+
+    def __call__(self, clip):
+        return self.forward(clip)
+
+
+NETWORKS = {"convolutions": Convolutions, "msitf": lambda rngs: MSITF(CONFIG, rngs=rngs)}
 MESHES = ((8, 1), (4, 2), (2, 4))
 STEPS = 4
 SMALLEST_SHARDED = 64  # elements: a small network has no large arrays
@@ -54,9 +82,9 @@ def make_batches(clips, size, frames, dtype):
     return [{name: noise.random(shape).astype(dtype) for name, shape in shapes.items()} for _ in range(STEPS)]
 
 
-def train(mesh, batches, dtype):
-    """A run of `STEPS` steps; returns (losses, its last state, what it looks like)."""
-    graph, params = nnx.split(randomise(MSITF(CONFIG, rngs=nnx.Rngs(0)), 0.1), nnx.Param)
+def train(network, mesh, batches, dtype):
+    """A run of `STEPS` steps; returns (losses, its last state, what is told of it, the model's graph, shardings)."""
+    graph, params = nnx.split(randomise(NETWORKS[network](rngs=nnx.Rngs(0)), 0.1), nnx.Param)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     optimizer = schedule.make_optimizer(lambda step: 1e-3)
     run = state.create(params, optimizer, ema=True, seed=0)
@@ -78,7 +106,7 @@ def train(mesh, batches, dtype):
         parts[name] = {
             "elements": sum(leaf.size for leaf in leaves),
             "cut": sum(leaf.size for leaf, own in zip(leaves, held, strict=True) if own < leaf.size),
-            "held of those": sum(own for leaf, own in zip(leaves, held, strict=True) if own < leaf.size),
+            "held": sum(own for leaf, own in zip(leaves, held, strict=True) if own < leaf.size),
         }
     return losses, run, {"parts": parts, "collectives": collectives(compiled.as_text())}, graph, shardings
 
@@ -99,16 +127,16 @@ def relative(value, reference):
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs if np.abs(b).max() > 0)
 
 
-def main(dtype="float64"):
+def main(network, dtype="float64"):
     sharding.SMALLEST_SHARDED = SMALLEST_SHARDED
     batches = make_batches(8, 8, 2, dtype)
     alone = sharding.make_mesh(devices=jax.devices()[:1])
-    losses, reference, _, _, _ = train(alone, batches, dtype)
+    losses, reference, _, _, _ = train(network, alone, batches, dtype)
     reference = sharding.gather(alone, reference)
     results = {}
     for shape in MESHES:
         mesh = sharding.make_mesh(shape[1])
-        found, run, result, graph, shardings = train(mesh, batches, dtype)
+        found, run, result, graph, shardings = train(network, mesh, batches, dtype)
         whole = sharding.gather(mesh, run)
         result["losses"] = relative(np.array(found), np.array(losses))
         for name in ("params", "opt_state", "ema"):
@@ -117,14 +145,14 @@ def main(dtype="float64"):
 
         clips = np.stack([clip["low"] for clip in Clips(16)])
         there = sharding.global_batch(mesh, clips)
-        result["held clips"] = sorted({shard.data.shape[0] for shard in there.addressable_shards})
-        result["round trip"] = bool((sharding.local_part(there) == clips).all())
+        result["held_clips"] = sorted({shard.data.shape[0] for shard in there.addressable_shards})
+        result["round_trip"] = bool((sharding.local_part(there) == clips).all())
         if shape == MESHES[-1]:
             eval_step = step.make_eval_step(graph, mesh, shardings.params)
             outputs = sharding.local_part(eval_step(run.params, there))
-            forward = jax.jit(lambda params, clip: nnx.merge(graph, params)(clip))
-            by_hand = np.asarray(forward(whole.params, jnp.asarray(clips.astype(dtype) / 255)))
-            by_hand = np.clip(np.rint(255 * by_hand), 0, 255)
+            model = nnx.merge(graph, jax.tree.map(jnp.asarray, whole.params))
+            by_hand = nnx.jit(lambda model, clip: model(clip))(model, jnp.asarray(clips.astype(dtype) / 255))
+            by_hand = np.clip(np.rint(255 * np.asarray(by_hand)), 0, 255)
             result["eval"] = {"dtype": str(outputs.dtype), "off": int(np.abs(outputs - by_hand).max())}
             result["eval"]["collectives"] = collectives(eval_step.lower(run.params, there).compile().as_text())
             eleven = Clips(11)

@@ -10,7 +10,7 @@ def get_config():
     config.model.channels = 8
     config.model.residual_blocks = 1
     config.model.offset_groups = 2
-    config.model.temporal_heads = 2
+    config.model.temporal_heads = 8
     config.model.trunk_groups = 1
     config.model.window_heads = 2
     config.data.crop = 8

@@ -37,9 +37,11 @@ def configuration(**changes):
 
 def train(workdir, **changes):
     """A run in this process that compiles nothing an earlier one has compiled."""
-    before = jax.config.jax_compilation_cache_dir
+    settings = {"jax_compilation_cache_dir": str(folder() / "compiled"), "jax_disable_most_optimizations": True}
+    before = {name: jax.config.read(name) for name in settings}
     compilation_cache.reset_cache()
-    jax.config.update("jax_compilation_cache_dir", str(folder() / "compiled"))
+    for name, value in settings.items():
+        jax.config.update(name, value)
     try:
         with (
             jax.numpy_dtype_promotion("standard"),  # Optax needs it
@@ -50,7 +52,8 @@ def train(workdir, **changes):
         ):
             return loop.train_and_evaluate(configuration(**changes), workdir)
     finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+        for name, value in before.items():
+            jax.config.update(name, value)
         compilation_cache.reset_cache()
 
 
@@ -71,6 +74,7 @@ def environment(**variables):
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder() / "compiled"),
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         **variables,
     }
 

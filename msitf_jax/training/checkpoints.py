@@ -35,13 +35,15 @@ class Checkpoints:
                         [
                             checkpoint_managers.LatestN(keep_last),
                             checkpoint_managers.BestN(
-                                get_metric_fn=lambda metrics: metrics["score"],
+                                get_metric_fn=_score,
                                 n=keep_best,
                                 keep_checkpoints_without_metrics=False,
                             ),
                         ]
                     ),
+                    best_fn=_score,  # without it scores are not stored, and a run that goes on drops its best
                     enable_async_checkpointing=True,
+                    cleanup_tmp_directories=True,
                 ),
             )
 
@@ -123,6 +125,10 @@ class _naming:
     def __exit__(self, kind, error, traceback):
         if isinstance(error, Exception):
             raise OSError(f"checkpoints {self.folder}: can't be written ({_first_line(error)})") from error
+
+
+def _score(metrics):
+    return metrics["score"]
 
 
 def _first_line(error):

@@ -10,8 +10,9 @@ demo: $(VENV)/installed
 	$(VENV)/bin/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 	$(VENV)/bin/python -m msitf_jax.evaluation.demo --weights=runs/quickstart/model.safetensors
 
+# By file on two processes: compiling keeps one core busy.
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check

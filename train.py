@@ -25,6 +25,7 @@ def main(arguments):
     # The libraries tell everything they do; and of what fails, which is told below, they print tracebacks.
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
     try:
         if len(arguments) > 1:
             raise ValueError(f"unexpected argument {arguments[1]!r}: options are written --name=value")

@@ -5,8 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from msitf_jax import sharding
 from msitf_jax.training import checkpoints, state
 from tests.training import assert_same_state
+
+# Where one array can't be restored, Orbax leaves the others to themselves.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning",
+    "ignore:coroutine .* was never awaited:RuntimeWarning",
+)
 
 
 @pytest.fixture
@@ -27,6 +34,20 @@ def numbered(step, size=5):
     """A state that differs from step to step."""
     leaf = jnp.arange(size, dtype=jnp.float32) + step
     return state.TrainState(jnp.int32(step), {"w": leaf}, ({"m": 2 * leaf}, ()), None, jnp.array([0, step], jnp.uint32))
+
+
+def large():
+    """A state with an array that a mesh cuts up."""
+    return numbered(3, size=8192)
+
+
+def restored_from(workdir, mesh):
+    """What `large` was saved as, put on a mesh."""
+    manager = checkpoints.Checkpoints(workdir, keep_last=1, keep_best=0)
+    like = large()
+    restored = manager.restore(1, checkpoints.abstract(like, sharding.state_shardings(mesh, like)))
+    manager.close()
+    return restored
 
 
 def places(like):
@@ -109,12 +130,9 @@ def test_a_damaged_one_is_named_in_a_sentence(item, damage, opened, tmp_path):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: 0 if damage == "empty" else path.stat().st_size // 2])
     manager = opened()
-    with pytest.raises(ValueError, match="^checkpoint ") as caught:
-        if item == "state":
-            manager.restore(1, places(numbered(0)))
-        else:
-            manager.progress(1)
-    assert str(caught.value).startswith(f"checkpoint {folder}: can't be restored (")
+    read = {"state": lambda: manager.restore(1, places(numbered(0))), "progress": lambda: manager.progress(1)}
+    with pytest.raises(ValueError, match=rf"^checkpoint {folder}: can't be restored \(") as caught:
+        read[item]()
     assert "\n" not in str(caught.value)
 
 

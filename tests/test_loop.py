@@ -154,7 +154,7 @@ def test_starts_from_exactly_the_given_weights(tmp_path, monkeypatch):
     model = MSITF(MSITFConfig(**configuration().model), rngs=nnx.Rngs(7))
     save_torch(model, tmp_path / "given.pth")
     seen = []
-    monkeypatch.setattr(loop._Run, "_introduce", lambda run: seen.append(run.state.params))
+    monkeypatch.setattr(loop._Run, "_introduce", lambda run: seen.append(jax.device_get(run.state.params)))
     train(tmp_path / "run", **{"init_from": str(tmp_path / "given.pth"), "num_train_steps": 1, "eval_clips": 0})
     # What the published format can't hold is not learned anew: it stays as `weights.load` reads it.
     assert_same_state(seen[0], nnx.state(weights.load(tmp_path / "given.pth"), nnx.Param))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from msitf_jax import MSITF
 from msitf_jax.model.precision import at_least_float32, narrow
 from msitf_jax.training.losses import clip_psnr
 from tests.conftest import channels_last, golden
@@ -43,11 +44,18 @@ def test_to_their_own_type_changes_nothing(golden_model):
     jax.tree.map(np.testing.assert_array_equal, params, narrow(params, jnp.float32))
 
 
-def test_the_output_in_bfloat16_is_close_to_that_in_float32(golden_model, forward):
-    graph, params = nnx.split(golden_model, nnx.Param)
+def test_the_output_in_bfloat16_is_close_to_that_in_float32(golden_model):
     clip = jnp.asarray(channels_last(golden("forward_ragged_13x18_n2")["x"]))
-    narrowed = narrow(params, jnp.bfloat16)
-    with jax.numpy_dtype_promotion("standard"):  # Flax's LayerNorm promotes them with float32
-        out = jax.jit(lambda params, clip: nnx.merge(graph, params)(clip))(narrowed, clip)
-    assert out.dtype == jnp.float32
-    print(clip_psnr(out, forward(clip)))
+    graph, golden_params = nnx.split(golden_model, nnx.Param)
+    fresh = nnx.state(MSITF(rngs=nnx.Rngs(0)), nnx.Param)
+    # Without LLVM's optimizations, which take half the time.
+    run = jax.jit(
+        lambda params, clip: nnx.merge(graph, params)(clip), compiler_options={"xla_backend_optimization_level": 0}
+    )
+    # Measured: 25.6 and 72.5 dB; 6 dB less is twice the error. The golden weights are rough: they magnify any rounding, the
+    # published code's float32 too, about thirtyfold (relative 2e-6, of which 6e-8 is the type's own).
+    with jax.numpy_dtype_promotion("standard"):  # Flax's LayerNorm promotes bfloat16 with float32
+        for params, decibels in ((golden_params, 19.5), (fresh, 66)):
+            wide, narrowed = run(params, clip), run(narrow(params, jnp.bfloat16), clip)
+            assert narrowed.dtype == jnp.float32
+            assert clip_psnr(narrowed, wide).min() > decibels

@@ -227,9 +227,9 @@ def test_recomputing_gives_the_same_gradients_in_less_memory(tiny_step):
         memory.append(train_step.memory_analysis().temp_size_in_bytes)
         run, _ = train_step(initial(), make_batch(size=16))
         gradients.append(arrays(optax.tree.get(run.opt_state, "trace")))
-    print(memory, max(relative_error(gradients[1][name], gradient) for name, gradient in gradients[0].items()))
     for name, gradient in gradients[0].items():
-        assert relative_error(gradients[1][name], gradient) < 1e-4, name
+        assert relative_error(gradients[1][name], gradient) < 1.3e-4, name  # twice what was measured
+    # 24 of 55 MB were.
     assert memory[1] < 0.6 * memory[0]
 
 
@@ -267,20 +267,36 @@ def test_bfloat16_where_it_does_no_harm():
     assert {shape[-1] for shape in seen["tanh", "bfloat16"]} == {TINY.channels}  # the recurrence's gates
     assert masks in {shape[-1] for shape in seen["logistic", "float32"]}
     assert {shape[-1] for shape in seen["logistic", "bfloat16"]} == {TINY.channels}
-    convolutions = seen["conv_general_dilated", "bfloat16"]
-    assert len(convolutions) > 100
-    print(seen.get(("conv_general_dilated", "float32")), [k for k in seen])
+    assert ("conv_general_dilated", "bfloat16") in seen
+    assert ("conv_general_dilated", "float32") not in seen
 
 
-def test_bfloat16_comes_close_to_float32(tiny_step):
-    results = {}
-    for dtype in ("float32", "bfloat16"):
+@pytest.fixture
+def in_both_types(tiny_step):
+    """(loss, gradients by name) of the same step in float32 and in bfloat16."""
+
+    def one(dtype):
         initial, train_step = tiny_step(dtype)
         run, metrics = train_step(initial(), make_batch(size=16))
-        gradients = optax.tree.get(run.opt_state, "trace")
-        assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
-        results[dtype] = float(metrics["loss"]), np.concatenate([g.ravel() for g in arrays(gradients).values()])
-    (loss, gradient), (narrow_loss, narrow_gradient) = results.values()
-    print(narrow_loss / loss - 1, relative_error(narrow_gradient, gradient))
-    assert narrow_loss == pytest.approx(loss, rel=1e-3)
-    assert relative_error(narrow_gradient, gradient) < 0.1
+        return float(metrics["loss"]), arrays(optax.tree.get(run.opt_state, "trace"))
+
+    return one("float32"), one("bfloat16")
+
+
+def all_in_one(gradients):
+    return np.concatenate([gradient.ravel() for gradient in gradients])
+
+
+def test_bfloat16_comes_close_to_float32(in_both_types):
+    (loss, gradients), (narrow_loss, narrow_gradients) = in_both_types
+    assert narrow_loss == pytest.approx(loss, rel=4e-4)  # measured: 1.9e-4
+    assert {gradient.dtype for gradient in narrow_gradients.values()} == {np.dtype("float32")}
+    kernels = [name for name, gradient in gradients.items() if gradient.ndim > 1]
+    found, wanted = (all_in_one(some[name] for name in kernels) for some in (narrow_gradients, gradients))
+    assert relative_error(found, wanted) < 6e-3  # measured: 2.9e-3
+
+
+@pytest.mark.xfail(strict=True, reason="the gradients of biases, sums over all pixels, are summed up in bfloat16")
+def test_bfloat16_comes_close_to_float32_in_biases_too(in_both_types):
+    (_, gradients), (_, narrow_gradients) = in_both_types
+    assert relative_error(all_in_one(narrow_gradients.values()), all_in_one(gradients.values())) < 6e-3

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.extend.core import jaxprs_in_params
 
 from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
 from tests.conftest import randomise
@@ -53,12 +54,18 @@ def test_directions_equal_a_loop_over_each():
     assert np.abs(alone - forward[1]).max() > 1e-3
 
 
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from _equations(inner)
+
+
 def test_one_scan_takes_both_directions_and_only_what_needs_the_state():
     module, features = fusion(), jnp.zeros((1, 5, 8, 8, 8))
     (scan,) = (e for e in jax.make_jaxpr(module)(features).eqns if e.primitive.name == "scan")
     assert scan.params["length"] == 5
-    inner = scan.params["jaxpr"].jaxpr.eqns
-    convolutions = [e for e in inner if e.primitive.name == "conv_general_dilated"]
+    convolutions = [e for e in _equations(scan.params["jaxpr"].jaxpr) if e.primitive.name == "conv_general_dilated"]
     assert {e.outvars[0].aval.shape[0] for e in convolutions} == {2}
     # Per alignment: 4 of the state's pyramid, 3 halves of offset convolutions, 1 + 2 + 2 further offset convolutions,
     # 3 pairs for offsets and masks, 2 feature convolutions, 1 fusion; and the gates.

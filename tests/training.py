@@ -37,11 +37,10 @@ def configuration(**changes):
 
 def train(workdir, **changes):
     """A run in this process that compiles nothing an earlier one has compiled."""
-    settings = {"jax_compilation_cache_dir": str(folder() / "compiled"), "jax_disable_most_optimizations": True}
-    before = {name: jax.config.read(name) for name in settings}
+    before = jax.config.jax_compilation_cache_dir
     compilation_cache.reset_cache()
-    for name, value in settings.items():
-        jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", str(folder() / "compiled"))
+    jax.config.update("jax_disable_most_optimizations", True)
     try:
         with (
             jax.numpy_dtype_promotion("standard"),  # Optax needs it
@@ -52,8 +51,8 @@ def train(workdir, **changes):
         ):
             return loop.train_and_evaluate(configuration(**changes), workdir)
     finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+        jax.config.update("jax_compilation_cache_dir", before)
+        jax.config.update("jax_disable_most_optimizations", False)
         compilation_cache.reset_cache()
 
 

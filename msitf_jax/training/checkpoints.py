@@ -1,6 +1,8 @@
 """Checkpoints of a training run, through Orbax; nothing else in the project knows Orbax."""
 
+import os
 import pathlib
+import re
 
 import jax
 import orbax.checkpoint as ocp
@@ -99,7 +101,7 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
         except Exception as error:  # Orbax and its storage raise whatever came up
             raise ValueError(
-                f"checkpoint {self.folder / str(step)}: can't be restored ({_first_line(error)}); "
+                f"checkpoint {self.folder / str(step)}: can't be restored ({_reason(error)}); "
                 "without this folder the run goes on from the checkpoint before"
             ) from error
 
@@ -124,15 +126,18 @@ class _naming:
 
     def __exit__(self, kind, error, traceback):
         if isinstance(error, Exception):
-            raise OSError(f"checkpoints {self.folder}: can't be written ({_first_line(error)})") from error
+            raise OSError(f"checkpoints {self.folder}: can't be written ({_reason(error)})") from error
 
 
 def _score(metrics):
     return metrics["score"]
 
 
-def _first_line(error):
-    return str(error).partition("\n")[0] or type(error).__name__
+def _reason(error):
+    text = str(error).partition("\n")[0]
+    if code := re.search(r"os_error_code='(\d+)'", text):  # the storage tells at length where it was in its own code
+        return os.strerror(int(code[1]))
+    return text or type(error).__name__
 
 
 def abstract(state, shardings):

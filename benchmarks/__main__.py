@@ -100,7 +100,7 @@ def _training():
         )
     return (
         "## A training step\n\n"
-        "The published network, 32x32 crops, float32; median of 3 steps after the first, memory is the process's peak.\n\n"
+        "The published network, 32x32 crops, float32; median of 3 steps after the first; the process's peak memory.\n\n"
         f"| batch | seconds a clip | scaled to {REFERENCE_GFLOPS} GFLOP/s | peak memory, MB | compilation, s "
         "| matmul, GFLOP/s |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
     )

@@ -1,4 +1,4 @@
-"""Weights at work on test patterns that nothing was trained on: `python -m msitf_jax.evaluation.demo --weights=FILE`."""
+"""Weights at work on test patterns that no training saw: `python -m msitf_jax.evaluation.demo --weights=FILE`."""
 
 import argparse
 import pathlib

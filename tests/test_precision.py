@@ -52,8 +52,8 @@ def test_the_output_in_bfloat16_is_close_to_that_in_float32(golden_model):
     run = jax.jit(
         lambda params, clip: nnx.merge(graph, params)(clip), compiler_options={"xla_backend_optimization_level": 0}
     )
-    # Measured: 25.6 and 72.5 dB; 6 dB less is twice the error. The golden weights are rough: they magnify any rounding, the
-    # published code's float32 too, about thirtyfold (relative 2e-6, of which 6e-8 is the type's own).
+    # Measured: 25.6 and 72.5 dB; 6 dB less is twice the error. The golden weights are rough: they magnify any rounding,
+    # the published code's float32 too, about thirtyfold (relative 2e-6, of which 6e-8 is the type's own).
     with jax.numpy_dtype_promotion("standard"):  # Flax's LayerNorm promotes bfloat16 with float32
         for params, decibels in ((golden_params, 19.5), (fresh, 66)):
             wide, narrowed = run(params, clip), run(narrow(params, jnp.bfloat16), clip)

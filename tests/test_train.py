@@ -217,40 +217,48 @@ def test_another_mesh_restores_what_was_saved_and_back(tmp_path):
 
 @pytest.mark.slow
 def test_killed_ten_times_and_ends_with_the_same_bits(tmp_path):
-    """Kills at random moments, spread over start, compilation, steps and saving."""
-    flags = ("--config.num_train_steps=40", "--config.checkpoint_every=1", "--config.eval_every=20")
+    """Kills at random moments, spread over start, compilation, steps and saving; each step is saved."""
+    flags = ("--config.num_train_steps=100", "--config.checkpoint_every=1", "--config.eval_every=25")
+    assert script(tmp_path / "whole", *flags, timeout=600).returncode == 0
+    # Once more, now that all is compiled, to know when it does what.
     begin = time.monotonic()
-    finished = script(tmp_path / "whole", *flags)
-    assert finished.returncode == 0, finished.stderr
+    with started(tmp_path / "again", *flags) as process:
+        read_until(process, "compiling the training step")
+        compiling = time.monotonic() - begin
+        read_until(process, "2/100")
+        stepping = time.monotonic() - begin
+        process.communicate(timeout=600)
+        assert process.returncode == 0
     seconds = time.monotonic() - begin
-    # Once more, now that all is compiled, to know how long that takes.
-    begin = time.monotonic()
-    assert script(tmp_path / "again", *flags).returncode == 0
-    print(f"\nuninterrupted: {seconds:.0f} s, compiled before: {(seconds := time.monotonic() - begin):.0f} s")
+    assert_same_files(tmp_path / "again", tmp_path / "whole")
+    print(
+        f"\nuninterrupted: compiles after {compiling:.0f} s, steps after {stepping:.0f} s, ends after {seconds:.0f} s"
+    )
 
     draw = random.Random(0)
-    delays = [seconds * (0.25 + 0.65 * (number + draw.random()) / 10) for number in range(10)]
-    draw.shuffle(delays)
-    # Steps from which a run goes on are all before the end; nine of ten are to be in the middle of things.
+    span = (seconds - stepping) / 10  # so that all kills come before the end
+    moments = [draw.uniform(0, compiling) for _ in range(2)] + [draw.uniform(compiling, stepping) for _ in range(2)]
+    moments += [draw.uniform(stepping, stepping + span) for _ in range(6)]
+    draw.shuffle(moments)
+    saved = tmp_path / "killed" / "checkpoints"
     reached = 0
-    for number, delay in enumerate(delays, 1):
+    for number, moment in enumerate(moments, 1):
         with started(tmp_path / "killed", *flags) as process:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(delay)
-            ended = process.poll()
-        assert ended in (None, 0)
-        saved = tmp_path / "killed" / "checkpoints"
-        names = sorted(path.name for path in saved.iterdir()) if saved.exists() else []
-        steps = [int(name) for name in names if name.isdecimal()]
+                process.wait(moment)
+            assert process.poll() is None
+        names = [path.name for path in saved.iterdir()] if saved.exists() else []
+        last = max((int(name) for name in names if name.isdecimal()), default=0)
         half = [name for name in names if "tmp" in name]
-        last = max(steps, default=0)
-        print(f"kill {number} after {delay:.1f} s: step {last} saved {half or ''} {'(ended)' if ended == 0 else ''}")
+        print(
+            f"kill {number:2} after {moment:4.1f} s: step {last} is saved", *half and ("and the next was being saved",)
+        )
         assert last >= reached
         reached = last
-    finished = script(tmp_path / "killed", *flags)
+    finished = script(tmp_path / "killed", *flags, timeout=600)
     assert finished.returncode == 0, finished.stderr
     assert_same_files(tmp_path / "killed", tmp_path / "whole")
-    assert not list((tmp_path / "killed" / "checkpoints").glob("*tmp*"))
+    assert not list(saved.glob("*tmp*"))
 
 
 def slurm(process, count, job):
@@ -330,7 +338,9 @@ def test_two_processes_train_stop_and_go_on_like_one(tmp_path):
     pairs = list(zip(jax.tree.leaves(model), jax.tree.leaves(state.params), strict=True))
     error = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs) / sum(np.sum(b**2) for _, b in pairs))
     print(f"relative difference of the parameters: {error:.1e}")
-    assert error < 1e-5
+    assert (
+        error < 1e-3
+    )  # Adam's first steps go by the sign of each gradient, where it is near 0 by that of its rounding
     # One process goes on from what two have saved.
     prolonged, _ = train(tmp_path / "two", num_train_steps=7)
     assert int(prolonged.step) == 7

@@ -98,7 +98,8 @@ def test_what_is_wrong_on_the_command_line_is_told_in_one_sentence(tmp_path):
         (config, workdir, "--config.remat=maybe"): "--config.remat=maybe",
         (config, workdir, "--config.num_train_steps=0"): "`num_train_steps` (=0) must be at least 1",
         (config, workdir, "--config.model.channels=12"): "`channels` (=12) must be divisible by",
-        (config, workdir, "--config.mesh.model=2"): "`mesh.model` (=2) must divide the number of devices, 1",
+        (config, workdir, "--config.mesh.model=3"): "`mesh.model` (=3) must divide the number of devices, 2",
+        (config, workdir, "--config.batch_size=3"): "`batch_size` (=3) must be a multiple of the number of devices, 2",
         (config, workdir, "--speed=8"): "Unknown command line flag 'speed'",
         (config, workdir, "more"): "unexpected argument 'more': options are written --name=value",
         (config,): "--workdir",
@@ -110,7 +111,7 @@ def test_what_is_wrong_on_the_command_line_is_told_in_one_sentence(tmp_path):
     finished = subprocess.run(
         [sys.executable, "-c", _SEVERAL, json.dumps(list(wanted))],
         cwd=ROOT,
-        env=environment(),
+        env=environment(XLA_FLAGS="--xla_force_host_platform_device_count=2"),
         capture_output=True,
         text=True,
         timeout=300,
@@ -231,9 +232,7 @@ def test_killed_ten_times_and_ends_with_the_same_bits(tmp_path):
         assert process.returncode == 0
     seconds = time.monotonic() - begin
     assert_same_files(tmp_path / "again", tmp_path / "whole")
-    print(
-        f"\nuninterrupted: compiles after {compiling:.0f} s, steps after {stepping:.0f} s, ends after {seconds:.0f} s"
-    )
+    print(f"\nuninterrupted: compiles at {compiling:.0f} s, steps at {stepping:.0f} s, ends at {seconds:.0f} s")
 
     draw = random.Random(0)
     span = (seconds - stepping) / 10  # so that all kills come before the end
@@ -250,9 +249,7 @@ def test_killed_ten_times_and_ends_with_the_same_bits(tmp_path):
         names = [path.name for path in saved.iterdir()] if saved.exists() else []
         last = max((int(name) for name in names if name.isdecimal()), default=0)
         half = [name for name in names if "tmp" in name]
-        print(
-            f"kill {number:2} after {moment:4.1f} s: step {last} is saved", *half and ("and the next was being saved",)
-        )
+        print(f"kill {number:2} at {moment:4.1f} s: step {last} is saved", *half)
         assert last >= reached
         reached = last
     finished = script(tmp_path / "killed", *flags, timeout=600)
@@ -338,9 +335,8 @@ def test_two_processes_train_stop_and_go_on_like_one(tmp_path):
     pairs = list(zip(jax.tree.leaves(model), jax.tree.leaves(state.params), strict=True))
     error = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in pairs) / sum(np.sum(b**2) for _, b in pairs))
     print(f"relative difference of the parameters: {error:.1e}")
-    assert (
-        error < 1e-3
-    )  # Adam's first steps go by the sign of each gradient, where it is near 0 by that of its rounding
+    # Adam's first steps go by the sign of each gradient, and where that is near 0, by the sign of its rounding.
+    assert error < 1e-3
     # One process goes on from what two have saved.
     prolonged, _ = train(tmp_path / "two", num_train_steps=7)
     assert int(prolonged.step) == 7

@@ -167,5 +167,5 @@ def main(network, dtype="float64"):
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_numpy_dtype_promotion", "standard")  # Flax's LayerNorm promotes float64 with float32
+    jax.config.update("jax_numpy_dtype_promotion", "standard")  # Optax promotes counts of steps
     main(*sys.argv[1:])

@@ -52,66 +52,69 @@ def assert_as_plain(arrays, stride=1, wrap=lambda function: function):
 
 
 @pytest.fixture
-def taken(monkeypatch):
-    """Names of the ways to the kernel's gradient as they are traced."""
-    names = []
-
-    def note(name, way):
-        monkeypatch.setattr(convolution, name, lambda *args: names.append(name) or way(*args))
-
-    note("_kernel_gradient", convolution._kernel_gradient)
-    note("_kernel_gradient_in_strips", convolution._kernel_gradient_in_strips)
-    return names
+def always(monkeypatch):
+    """However small the images are, they are laid side by side."""
+    monkeypatch.setattr(convolution, "FEW_PIXELS", 0)
 
 
-SIZES = [(1, 1), (1, 2), (5, 6), (8, 7)]
+SIZES = [(1, 1), (1, 2), (5, 6), (8, 7), (12, 70)]
 
 
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("size", SIZES)
-def test_as_a_convolution(taken, kernel_size, stride, size):
+def test_value_and_gradients(kernel_size, stride, size):
     assert_as_plain(arrays((2, *size, 3), kernel_size, 4), stride)
-    assert taken == ["_kernel_gradient"]
 
 
-@pytest.mark.parametrize("features", [3, 5], ids=["narrowing", "widening"])
-@pytest.mark.parametrize("kernel_size", [1, 3])
-@pytest.mark.parametrize("size", [(1, 1), (8, 7)])
-@pytest.mark.parametrize("strip", [1, 14, 1024])  # pixels: less than a row, some rows, the whole frame
-def test_in_strips(taken, monkeypatch, kernel_size, size, features, strip):
-    monkeypatch.setattr(convolution, "MANY_PIXELS", 0)
-    monkeypatch.setattr(convolution, "STRIP_PIXELS", strip)
-    assert_as_plain(arrays((2, *size, 4), kernel_size, features))
-    assert taken == ["_kernel_gradient_in_strips"]
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("features", [3, 4, 5], ids=["narrowing", "equal", "widening"])
+@pytest.mark.parametrize("cores", [1, 2, 64])  # one strip an image, some, and as many as there may be
+def test_any_number_of_strips(monkeypatch, cores, features):
+    monkeypatch.setattr(convolution.os, "cpu_count", lambda: cores)
+    assert_as_plain(arrays((2, 24, 60, 4), 3, features))
 
 
 @pytest.mark.parametrize(
-    ("shape", "features", "stride", "way"),
+    ("shape", "strips"),
     [
-        ((2, 64, 64, 8), 8, 1, "_kernel_gradient"),
-        ((1, 8193, 1, 8), 8, 1, "_kernel_gradient_in_strips"),
-        ((2, 4, 4, 64), 64, 1, "_kernel_gradient"),
-        ((2, 4, 4, 64), 65, 1, "_kernel_gradient_in_strips"),
-        ((1, 8193, 1, 8), 8, 2, "_kernel_gradient"),
-        ((2, 4, 4, 64), 65, 2, "_kernel_gradient"),
+        ((4, 32, 32), 2),  # 2 x 4 x 33 columns are the first to make 256
+        ((4, 16, 16), 4),
+        ((2, 128, 128), 1),
+        ((1, 144, 184), 2),
+        ((1, 576, 720), None),  # wide enough as it is
+        ((4, 8, 8), None),  # 256 pixels in all
+        ((1, 16, 64), 4),  # not 16: strips have at least four rows
+        ((1, 37, 64), 1),  # nothing divides 37
     ],
 )
-def test_many_pixels_or_channels_take_strips(taken, shape, features, stride, way):
-    assert_as_plain(arrays(shape, 3, features), stride)
-    assert taken == [way]
+def test_strips_suffice_for_all_threads(monkeypatch, shape, strips):
+    monkeypatch.setattr(convolution.os, "cpu_count", lambda: 2)
+    assert convolution._strips((*shape, 64)) == strips
 
 
-@pytest.mark.parametrize(("features", "unrolled"), [(3, 3), (4, 4), (5, 4)])
-def test_the_narrower_one_is_unrolled(monkeypatch, features, unrolled):
-    widths = []
-    product = convolution._patch_product
-    monkeypatch.setattr(
-        convolution, "_patch_product", lambda a, b, size: widths.append(a.shape[3]) or product(a, b, size)
-    )
-    monkeypatch.setattr(convolution, "MANY_PIXELS", 0)
-    jax.eval_shape(functools.partial(value_and_gradients, conv2d), *arrays((1, 4, 4, 4), 3, features))
-    assert widths == [unrolled]
+def test_images_lie_in_a_row_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(convolution.os, "cpu_count", lambda: 2)
+    x, kernel, _ = arrays((4, 32, 32, 8), 3, 8)
+    lowered = {
+        platform: jax.jit(conv2d).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "cuda")
+    }
+    assert "tensor<1x16x264x8xf64>" in lowered["cpu"]
+    assert "264" not in lowered["cuda"]
+
+
+@pytest.mark.parametrize("features", [3, 4, 5])
+def test_the_wider_side_becomes_the_channels_of_the_kernel_gradient(features):
+    x, kernel, cotangent = arrays((1, 4, 4, 4), 3, features)
+    gradient = jax.jit(functools.partial(convolution._kernel_gradient, stride=1))
+    produced = f"tensor<{min(4, features)}x3x3x{max(4, features)}xf64>"
+    convolutions = [
+        line for line in gradient.lower(x, kernel, cotangent).as_text().splitlines() if "stablehlo.convolution" in line
+    ]
+    assert len(convolutions) == 1
+    assert convolutions[0].endswith(f"-> {produced}")
 
 
 WRAPS = {
@@ -134,19 +137,14 @@ WRAPS = {
 }
 
 
-@pytest.mark.parametrize("many", [0, 8192], ids=["strips", "convolution"])
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
-def test_within_transformations(taken, monkeypatch, wrap, many):
-    monkeypatch.setattr(convolution, "MANY_PIXELS", many)
-    monkeypatch.setattr(convolution, "STRIP_PIXELS", 10)
+def test_within_transformations(wrap):
     assert_as_plain(arrays((3, 4, 5, 4), 3, 5), wrap=wrap)
-    assert set(taken) == {"_kernel_gradient" if many else "_kernel_gradient_in_strips"}
 
 
-@pytest.mark.parametrize("many", [0, 8192], ids=["strips", "convolution"])
 @pytest.mark.parametrize("result", ["bfloat16", "float32"])
-def test_bfloat16_is_summed_up_in_float32(monkeypatch, many, result):
-    monkeypatch.setattr(convolution, "MANY_PIXELS", many)
+def test_bfloat16_is_summed_up_in_float32(result):
     narrow = arrays((2, 16, 16, 32), 3, 32, "bfloat16")
     found = value_and_gradients(functools.partial(conv2d, dtype=jnp.dtype(result)), *narrow)
     exact = value_and_gradients(plain, *(a.astype("float64") for a in narrow))
@@ -160,7 +158,7 @@ def test_bfloat16_is_summed_up_in_float32(monkeypatch, many, result):
 def test_other_platforms_keep_the_derivatives_of_jax():
     def lowered(function, platform):
         gradients = jax.jit(functools.partial(value_and_gradients, function))
-        return gradients.trace(*arrays((1, 8193, 1, 8), 3, 8)).lower(lowering_platforms=(platform,)).as_text()
+        return gradients.trace(*arrays((1, 64, 32, 8), 3, 8)).lower(lowering_platforms=(platform,)).as_text()
 
     def convolutions(text):
         lines = (line for line in text.splitlines() if "stablehlo.convolution" in line)
@@ -168,5 +166,16 @@ def test_other_platforms_keep_the_derivatives_of_jax():
 
     assert len(convolutions(lowered(plain, "cuda"))) == 3
     assert convolutions(lowered(conv2d, "cuda")) == convolutions(lowered(plain, "cuda"))
-    assert "stablehlo.while" not in lowered(conv2d, "cuda")
-    assert "stablehlo.while" in lowered(conv2d, "cpu")
+    assert convolutions(lowered(conv2d, "cpu")) != convolutions(lowered(plain, "cpu"))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 4, 5, 3)])
+def test_add_bias_keeps_the_type_and_sums_gradients_in_the_wider(shape):
+    x, bias = jnp.ones(shape, "bfloat16"), jnp.asarray([0.001, 0.5, 1.0], "float32")
+    found, pull = jax.vjp(convolution.add_bias, x, bias)
+    np.testing.assert_array_equal(found, np.broadcast_to((1 + bias).astype("bfloat16"), shape))
+    x_gradient, gradient = pull(jnp.ones(shape, "bfloat16"))
+    assert (x_gradient.dtype, gradient.dtype) == ("bfloat16", "float32")
+    # A thousand ones summed up in bfloat16 would stay at 256.
+    many = jnp.ones((1000, 3), "bfloat16")
+    np.testing.assert_array_equal(jax.vjp(convolution.add_bias, many, bias)[1](many)[1], 1000)

@@ -1,4 +1,4 @@
-"""The small layers that the parts of the network share, with PyTorch's default initial weights."""
+"""The small layers that the parts of the network share."""
 
 import itertools
 
@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from msitf_jax.ops.convolution import conv2d
+from msitf_jax.model.precision import at_least_float32
+from msitf_jax.ops.convolution import add_bias, conv2d
 
 
 def torch_uniform(fan_in):
@@ -61,8 +62,10 @@ class Conv(nnx.Module):
         x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, -1)
         dtype = dtype or x.dtype
         ends = list(itertools.accumulate(sizes, initial=0))
-        kernel, bias = self.kernel[...], self.bias[...][None, None, None, :].astype(dtype)
-        return [conv2d(x, kernel[..., a:b], self.stride, dtype) + bias[..., a:b] for a, b in itertools.pairwise(ends)]
+        kernel, bias = self.kernel[...], self.bias[...]
+        return [
+            add_bias(conv2d(x, kernel[..., a:b], self.stride, dtype), bias[a:b]) for a, b in itertools.pairwise(ends)
+        ]
 
     def partial(self, x, first, *, with_bias=False):
         """What some input channels add to the result, for an input that is known before or after the others.
@@ -76,7 +79,42 @@ class Conv(nnx.Module):
           `[B, H', W', out_features]`; the parts of all channels sum to the whole.
         """
         out = conv2d(x, self.kernel[...][:, :, first : first + x.shape[-1], :], self.stride)
-        return out + self.bias[...][None, None, None, :] if with_bias else out
+        return add_bias(out, self.bias[...]) if with_bias else out
+
+
+class Linear(nnx.Module):
+    """Affine map of the last axis: `[..., in_features]` -> `[..., out_features]`.
+
+    Args:
+      in_features, out_features: sizes.
+      kernel_init, bias_init: initialisers; a bias_init of None leaves the bias out.
+    """
+
+    def __init__(self, in_features, out_features, *, kernel_init, bias_init=nnx.initializers.zeros, rngs):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, out_features)))
+        self.bias = None if bias_init is None else nnx.Param(bias_init(rngs.params(), (out_features,)))
+
+    def __call__(self, x):
+        out = x @ self.kernel[...]
+        return out if self.bias is None else add_bias(out, self.bias[...])
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over channels (Ba et al., 2016), at least in float32."""
+
+    EPSILON = 1e-5
+
+    def __init__(self, channels):
+        self.scale = nnx.Param(jnp.ones((channels,)))
+        self.bias = nnx.Param(jnp.zeros((channels,)))
+
+    def __call__(self, x):
+        """`[..., C]` -> the same shape and type."""
+        centred = x.astype(at_least_float32(x.dtype))
+        centred = centred - jnp.mean(centred, -1, keepdims=True)
+        factor = jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + self.EPSILON)
+        scale = jnp.expand_dims(self.scale[...].astype(factor.dtype), range(x.ndim - 1))
+        return add_bias(centred * (factor * scale), self.bias[...]).astype(x.dtype)
 
 
 class ResidualBlock(nnx.Module):

@@ -1,15 +1,16 @@
 """Computing in bfloat16 with parameters that stay float32.
 
-Narrowed parameters make the whole network compute in their type, except for what bfloat16's 8 bits would spoil:
-sampling positions, attention logits and softmax, normalisation statistics, sums inside products, and the image that
-the network adds to. Training narrows a copy in every step: gradients and updates are those of the float32 parameters.
+Narrowed kernels make the whole network compute in their type, except for what bfloat16's 8 bits would spoil: sampling
+positions, attention logits and softmax, normalisation, sums inside products, the image that the network adds to, and
+whatever is a number a channel, such as biases, whose gradients are sums over all pixels. Training narrows a copy in
+every step: gradients and updates are those of the float32 parameters.
 """
 
 import jax
 import jax.numpy as jnp
 
-# They make attention logits, of which the exponential is taken.
-_PRECISE = frozenset({"logit_scale", "bias_fc1", "bias_fc2"})
+# Their kernels make attention logits, of which the exponential is taken.
+_PRECISE = frozenset({"bias_fc1", "bias_fc2"})
 
 
 def at_least_float32(dtype):
@@ -19,7 +20,7 @@ def at_least_float32(dtype):
 
 
 def narrow(params, dtype):
-    """Parameters of `MSITF` in `dtype`, but for the few that make attention logits.
+    """Parameters of `MSITF` with the kernels in `dtype`, but for the two that make attention logits.
 
     Args:
       params: `nnx.State` of the model.
@@ -30,6 +31,7 @@ def narrow(params, dtype):
     """
 
     def convert(path, value):
-        return value if _PRECISE.intersection(getattr(key, "key", None) for key in path) else value.astype(dtype)
+        precise = value.ndim < 2 or _PRECISE.intersection(getattr(key, "key", None) for key in path)
+        return value if precise else value.astype(dtype)
 
     return jax.tree_util.tree_map_with_path(convert, params)

@@ -1,5 +1,6 @@
 """The trunk: Swin Transformer V2 blocks (Liu et al., CVPR 2022) in residual groups (Swin2SR, Conde et al., 2022)."""
 
+import functools
 import math
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 from flax import nnx
 
 from msitf_jax.model.chunks import map_chunks
-from msitf_jax.model.layers import Conv
+from msitf_jax.model.layers import Conv, LayerNorm, Linear
 from msitf_jax.model.precision import at_least_float32
+from msitf_jax.ops.convolution import add_bias
 
 WINDOW = 8
 SHIFT = WINDOW // 2
@@ -64,26 +66,22 @@ def from_windows(windows, width):
     return x.reshape(-1, WINDOW, width, windows.shape[-1])
 
 
-def _trunk_linear(in_features, out_features, *, use_bias=True, rngs):
-    # PyTorch's trunc_normal_ cuts at +-2 in absolute terms, a hundred standard deviations out.
-    init = nnx.initializers.truncated_normal(0.02, lower=-100.0, upper=100.0)
-    return nnx.Linear(in_features, out_features, use_bias=use_bias, kernel_init=init, rngs=rngs)
-
-
-def _layer_norm(channels, *, rngs):
-    return nnx.LayerNorm(channels, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+# PyTorch's trunc_normal_ cuts at +-2 in absolute terms, a hundred standard deviations out.
+_trunk_linear = functools.partial(
+    Linear, kernel_init=nnx.initializers.truncated_normal(0.02, lower=-100.0, upper=100.0)
+)
 
 
 class WindowAttention(nnx.Module):
     """Scaled cosine attention within windows, with a continuous position bias (Swin V2, equations 2 to 4)."""
 
     def __init__(self, channels, heads, *, rngs):
-        self.qkv = _trunk_linear(channels, 3 * channels, use_bias=False, rngs=rngs)
+        self.qkv = _trunk_linear(channels, 3 * channels, bias_init=None, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros((channels,)))
         self.v_bias = nnx.Param(jnp.zeros((channels,)))
         self.logit_scale = nnx.Param(jnp.full((heads,), jnp.log(10.0)))
         self.bias_fc1 = _trunk_linear(2, BIAS_HIDDEN, rngs=rngs)
-        self.bias_fc2 = _trunk_linear(BIAS_HIDDEN, heads, use_bias=False, rngs=rngs)
+        self.bias_fc2 = _trunk_linear(BIAS_HIDDEN, heads, bias_init=None, rngs=rngs)
         self.proj = _trunk_linear(channels, channels, rngs=rngs)
         self.heads = heads
 
@@ -99,7 +97,7 @@ class WindowAttention(nnx.Module):
         bias = jnp.concatenate([self.q_bias[...], jnp.zeros_like(self.q_bias[...]), self.v_bias[...]])
         # From here to the softmax in float32: logits reach 100, where bfloat16 rounds to a half.
         precise = at_least_float32(windows.dtype)
-        qkv = (self.qkv(windows) + bias[None, None, :]).astype(precise)
+        qkv = add_bias(self.qkv(windows).astype(precise), bias)
         q, k, v = jnp.split(qkv.reshape(count, tokens, 3 * self.heads, channels // self.heads), 3, axis=2)
         scale = jnp.exp(jnp.minimum(self.logit_scale[...], MAX_LOGIT_SCALE))
         q = unit_length(q) * scale[None, None, :, None]
@@ -124,10 +122,10 @@ class SwinBlock(nnx.Module):
 
     def __init__(self, channels, heads, mlp_ratio, shifted, *, rngs):
         self.attn = WindowAttention(channels, heads, rngs=rngs)
-        self.norm1 = _layer_norm(channels, rngs=rngs)
+        self.norm1 = LayerNorm(channels)
         self.fc1 = _trunk_linear(channels, mlp_ratio * channels, rngs=rngs)
         self.fc2 = _trunk_linear(mlp_ratio * channels, channels, rngs=rngs)
-        self.norm2 = _layer_norm(channels, rngs=rngs)
+        self.norm2 = LayerNorm(channels)
         self.shifted = shifted
 
     def __call__(self, x, survival):
@@ -184,9 +182,9 @@ class SwinTrunk(nnx.Module):
     def __init__(self, config, *, rngs):
         self.conv_first = Conv(config.channels, config.channels, rngs=rngs)
         self.embed = Conv(config.channels, config.channels, kernel_size=1, rngs=rngs)
-        self.embed_norm = _layer_norm(config.channels, rngs=rngs)
+        self.embed_norm = LayerNorm(config.channels)
         self.groups = nnx.List(ResidualGroup(config, rngs=rngs) for _ in range(config.trunk_groups))
-        self.norm = _layer_norm(config.channels, rngs=rngs)
+        self.norm = LayerNorm(config.channels)
         self.conv_after_body = Conv(config.channels, config.channels, rngs=rngs)
         blocks = config.trunk_groups * config.trunk_blocks
         self.survival_shape = (config.trunk_groups, config.trunk_blocks, 2)

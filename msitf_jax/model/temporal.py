@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from msitf_jax.model.alignment import PCDAlignment, Pyramid
-from msitf_jax.model.layers import Conv, torch_uniform
+from msitf_jax.model.layers import Conv, Linear, torch_uniform
 from msitf_jax.model.precision import at_least_float32
 
 
@@ -93,8 +93,8 @@ class TemporalAttention(nnx.Module):
 
     def __init__(self, channels, heads, *, rngs):
         uniform = torch_uniform(channels)
-        self.qkv = nnx.Linear(channels, 3 * channels, kernel_init=uniform, bias_init=uniform, rngs=rngs)
-        self.proj = nnx.Linear(channels, channels, kernel_init=uniform, bias_init=uniform, rngs=rngs)
+        self.qkv = Linear(channels, 3 * channels, kernel_init=uniform, bias_init=uniform, rngs=rngs)
+        self.proj = Linear(channels, channels, kernel_init=uniform, bias_init=uniform, rngs=rngs)
         self.heads = heads
 
     def __call__(self, x):

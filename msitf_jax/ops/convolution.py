@@ -1,19 +1,22 @@
-"""2-D convolution whose derivatives are fast on the CPU too.
+"""2-D convolution that keeps all cores of a CPU busy, and its derivatives too.
 
-What `jax.grad` derives for a convolution's kernel is up to 70 times slower inside `lax.scan` on XLA's CPU backend, and
-slower by 4 on large frames. Both derivatives are convolutions or products again; spelled out as such they
-take the fast path everywhere. Other platforms keep JAX's own, which their libraries recognise.
+XLA's CPU backend deals a convolution out to its threads in tiles of 64 columns by 128 output channels; rows and images
+follow one another. Small images, as in training, would leave all but one core idle: here they are laid side by side.
+What `jax.grad` derives for a convolution's kernel is up to 70 times slower inside `lax.scan` there. Both derivatives
+are convolutions again; spelled out as such they take the fast path everywhere. Other platforms keep the plain
+convolution and JAX's derivatives, which their libraries recognise.
 """
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
 
-STRIP_PIXELS = 1024  # of large frames, unrolled at a time for the kernel's gradient: few enough for the cache
-# From here on the kernel's gradient is such a product, below it is a convolution.
-MANY_PIXELS = 8192
-MANY_CHANNELS = 64 * 64
+TILE_COLUMNS = 64
+TILES_PER_THREAD = 2  # where they don't divide evenly, at most a third of the time is lost
+SMALLEST_STRIP = 4  # rows; each brings two more from its neighbours
+FEW_PIXELS = 512  # up to here, moving them costs as much as it gains
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
@@ -30,10 +33,50 @@ def conv2d(x, kernel, stride=1, dtype=None):
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), Co]`.
     """
+    plain = functools.partial(_plain, stride=stride, dtype=dtype)
+    strips = _strips(x.shape)
+    if stride > 1 or kernel.shape[0] == 1 or not strips:
+        return plain(x, kernel)
+    laid_out = functools.partial(_side_by_side, strips=strips, dtype=dtype)
+    return jax.lax.platform_dependent(x, kernel, cpu=laid_out, default=plain)
+
+
+def _plain(x, kernel, *, stride, dtype):
     pad = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), ((pad, pad),) * 2, dimension_numbers=_NHWC, preferred_element_type=dtype
     )
+
+
+def _strips(shape):
+    """Into how many strips to cut each image of a batch so that, side by side, they suffice for all threads.
+
+    None if they are wide enough as they are, or too small to be worth it.
+    """
+    batch, height, width, _ = shape
+    wanted = TILE_COLUMNS * TILES_PER_THREAD * os.cpu_count()
+    if width >= wanted or batch * height * width <= FEW_PIXELS:
+        return None
+    numbers = [n for n in range(1, height + 1) if height % n == 0 and (n == 1 or height // n >= SMALLEST_STRIP)]
+    return next((n for n in numbers if n * batch * (width + 1) >= wanted), numbers[-1])
+
+
+def _side_by_side(x, kernel, *, strips, dtype):
+    """The plain convolution at stride 1, of one image a strip high in which all strips of all images lie in a row.
+
+    Between them are columns of zeros, which serve as padding for both neighbours; above and below each strip are its
+    neighbours' rows.
+    """
+    batch, height, width, channels = x.shape
+    pad, rows = kernel.shape[0] // 2, height // strips
+    x = jnp.pad(x, ((0, 0), (pad, pad), (0, pad), (0, 0)))
+    x = jnp.stack([x[:, first : first + rows + 2 * pad] for first in range(0, height, rows)])
+    x = x.transpose(2, 0, 1, 3, 4).reshape(1, rows + 2 * pad, -1, channels)
+    out = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), ((0, 0), (pad, pad)), dimension_numbers=_NHWC, preferred_element_type=dtype
+    )
+    out = out.reshape(rows, strips, batch, width + pad, -1)[:, :, :, :width]
+    return out.transpose(2, 1, 0, 3, 4).reshape(batch, height, width, -1)
 
 
 def _forward(x, kernel, stride, dtype):
@@ -45,18 +88,25 @@ def _backward(stride, dtype, residuals, cotangent):
     cotangent = cotangent.astype(x.dtype)
 
     def derived(x, kernel, cotangent):
-        return jax.vjp(functools.partial(conv2d.fun, stride=stride), x, kernel)[1](cotangent)
+        return jax.vjp(functools.partial(_plain, stride=stride, dtype=None), x, kernel)[1](cotangent)
 
     def spelled_out(x, kernel, cotangent):
-        pixels, channels = x.size // x.shape[3], x.shape[3] * kernel.shape[3]
-        unroll = stride == 1 and (pixels > MANY_PIXELS or channels > MANY_CHANNELS)
-        kernel_gradient = _kernel_gradient_in_strips if unroll else _kernel_gradient
-        return _input_gradient(x, kernel, cotangent, stride), kernel_gradient(x, kernel, cotangent, stride)
+        return _input_gradient(x, kernel, cotangent, stride), _kernel_gradient(x, kernel, cotangent, stride)
 
     return jax.lax.platform_dependent(x, kernel, cotangent, cpu=spelled_out, default=derived)
 
 
 conv2d.defvjp(_forward, _backward)
+
+
+def add_bias(x, bias):
+    """x plus a number a channel: `[..., C]`, `[C]` -> x's shape and type.
+
+    Added in the wider of both types: the gradient of a float32 bias, a sum over all pixels, is then summed up in
+    float32 where x is bfloat16.
+    """
+    wide = max(x.dtype, bias.dtype, key=lambda dtype: dtype.itemsize)
+    return (x.astype(wide) + jnp.expand_dims(bias.astype(wide), range(x.ndim - 1))).astype(x.dtype)
 
 
 def _accumulator(dtype):
@@ -67,6 +117,8 @@ def _accumulator(dtype):
 def _input_gradient(x, kernel, cotangent, stride):
     """The cotangent, spread out by the stride, convolved with the kernel turned by 180 degrees."""
     size = kernel.shape[0]
+    if stride == 1:
+        return conv2d(cotangent, kernel[::-1, ::-1].swapaxes(2, 3))
     before = size - 1 - size // 2
     padding = [(before, x.shape[axis] - before + size - 2 - (cotangent.shape[axis] - 1) * stride) for axis in (1, 2)]
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
@@ -78,6 +130,10 @@ def _input_gradient(x, kernel, cotangent, stride):
 def _kernel_gradient(x, kernel, cotangent, stride):
     """The input convolved with the cotangent, channels taking the place of the batch and the batch that of channels."""
     size = kernel.shape[0]
+    if stride == 1 and x.shape[3] > cotangent.shape[3]:
+        # The wider of both as the output's channels, of which each thread takes 128. Seen from the input, the cotangent
+        # lies the other way round.
+        return _kernel_gradient(cotangent, kernel.swapaxes(2, 3), x, 1)[::-1, ::-1].swapaxes(2, 3)
     pad = size // 2
     padding = [(pad, size + (cotangent.shape[axis] - 1) * stride - x.shape[axis] - pad) for axis in (1, 2)]
     # Transposed by hand: told by dimension numbers, XLA picks layouts that have no fast path within a loop.
@@ -92,34 +148,3 @@ def _kernel_gradient(x, kernel, cotangent, stride):
         preferred_element_type=_accumulator(x.dtype),
     )
     return out.transpose(1, 2, 0, 3).astype(kernel.dtype)
-
-
-def _kernel_gradient_in_strips(x, kernel, cotangent, stride):
-    """The product of the input and the cotangent, one of them unrolled into patches, a strip at a time; stride 1."""
-    size = kernel.shape[0]
-    if x.shape[3] <= cotangent.shape[3]:
-        return _patch_product(x, cotangent, size)
-    # The wider one stays as it is. Seen from the input's pixels the cotangent's patches are turned by 180 degrees.
-    return _patch_product(cotangent, x, size)[::-1, ::-1].swapaxes(2, 3)
-
-
-def _patch_product(unrolled, plain, size):
-    """Sum over pixels of patch times pixel: `[B, H, W, C]`, `[B, H, W, D]` -> `[size, size, C, D]`."""
-    batch, height, width, channels = unrolled.shape
-    rows = max(n for n in range(1, max(1, STRIP_PIXELS // width) + 1) if height % n == 0)
-    margin = (size // 2, size // 2)
-    padded = jnp.pad(unrolled, ((0, 0), margin, margin, (0, 0)))
-
-    def strip(total, where):
-        image, first = where
-        part = jax.lax.dynamic_slice(padded, (image, first, 0, 0), (1, rows + size - 1, width + size - 1, channels))
-        patches = [part[0, i : i + rows, j : j + width] for i in range(size) for j in range(size)]
-        patches = jnp.concatenate(patches, -1).reshape(rows * width, size * size * channels)
-        pixels = jax.lax.dynamic_slice(plain, (image, first, 0, 0), (1, rows, width, plain.shape[3]))
-        pixels = pixels.reshape(rows * width, plain.shape[3])
-        return total + jnp.matmul(patches.T, pixels, preferred_element_type=total.dtype), None
-
-    images, firsts = jnp.meshgrid(jnp.arange(batch), jnp.arange(0, height, rows), indexing="ij")
-    total = jnp.zeros((size * size * channels, plain.shape[3]), _accumulator(plain.dtype))
-    total, _ = jax.lax.scan(strip, total, (images.ravel(), firsts.ravel()))
-    return total.astype(plain.dtype).reshape(size, size, channels, plain.shape[3])

@@ -4,10 +4,10 @@ Four gathers and one matrix product. Nothing loops over pixels, so it runs where
 `jax.grad` gives all five gradients.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
+
+from msitf_jax.ops.convolution import add_bias
 
 RING = 2  # zero pixels around the frame
 
@@ -31,16 +31,9 @@ def _lower_corner(position, size):
 
 def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
     """See `msitf_jax.ops.deform_conv2d`, which checks the arguments; here strides and the like are pairs."""
-    product = functools.partial(_sample_and_multiply, stride=stride, padding=padding, dilation=dilation)
-    # Kept for the gradients, corners and samples would be dozens of times as large as x: they are gathered again.
-    out = jax.checkpoint(product)(x, offset, mask, weight)
-    return (out if bias is None else out + bias[None, None, None, :]).astype(x.dtype)
-
-
-def _sample_and_multiply(x, offset, mask, weight, *, stride, padding, dilation):
-    batch, height, width, channels = x.shape
-    out_height, out_width, groups, taps = offset.shape[1:5]
-    kernel_height, kernel_width, _, features = weight.shape
+    batch, height, width, _ = x.shape
+    out_height, out_width, groups = offset.shape[1:4]
+    kernel_height, kernel_width = weight.shape[:2]
     precise = x.dtype if x.dtype.itemsize >= 4 else jnp.float32  # positions need more than bfloat16
     offset, mask = offset.astype(precise), mask.astype(precise)
 
@@ -49,27 +42,45 @@ def _sample_and_multiply(x, offset, mask, weight, *, stride, padding, dilation):
     x_axis = _sampling_axis(out_width, kernel_width, stride[1], padding[1], dilation[1], precise)
     x_axis = jnp.tile(x_axis, (1, kernel_height))[None, None, :, None, :] + offset[..., 1]
 
-    # Corners outside the frame find zeros there. A row of the table is one group's channels at one pixel.
-    table = jnp.pad(x, ((0, 0), (RING, RING), (RING, RING), (0, 0))).reshape(-1, channels // groups)
-    rows, columns = height + 2 * RING, width + 2 * RING
     row, down = _lower_corner(y, height)
     column, right = _lower_corner(x_axis, width)
-    frame = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None, None] * rows
+    frame = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None, None] * (height + 2 * RING)
     group = jnp.arange(groups, dtype=jnp.int32)[None, None, None, :, None]
-    corner = ((frame + row) * columns + column) * groups + group
+    corner = ((frame + row) * (width + 2 * RING) + column) * groups + group
+    # Kept for the gradients, samples and their corners would be dozens of times as large as x: they are gathered again.
+    out = jax.checkpoint(_sample_and_multiply)(x, corner, down, right, mask, weight)
+    return (out if bias is None else add_bias(out, bias)).astype(x.dtype)
 
+
+def _sample_and_multiply(x, corner, down, right, mask, weight):
+    """The product of samples and weights.
+
+    Args:
+      x: `[B, H, W, C]`.
+      corner: `[B, Ho, Wo, G, K]` int, the corner above and to the left of each sample, counted in the ringed frames.
+      down, right: how far below it and to its right the sample lies, 0..1; of this shape, like `mask`.
+      mask: factor of each sample.
+      weight: `[kh, kw, C, Co]`.
+
+    Returns:
+      `[B, Ho, Wo, Co]`.
+    """
+    channels, features = weight.shape[2:]
+    groups, taps = corner.shape[3:]
+    # Corners outside the frame find zeros there. A row of the table is one group's channels at one pixel.
+    table = jnp.pad(x, ((0, 0), (RING, RING), (RING, RING), (0, 0))).reshape(-1, channels // groups)
+    next_column, next_row = groups, (x.shape[2] + 2 * RING) * groups
     # One weight a corner, complete before it meets the channels: weights applied in turn are worked out once a channel.
     samples = sum(
-        bilinear[..., None] * table.at[corner + step * groups].get(mode="promise_in_bounds").astype(precise)
+        bilinear[..., None] * table.at[corner + step].get(mode="promise_in_bounds").astype(bilinear.dtype)
         for step, bilinear in (
             (0, (1 - down) * (1 - right) * mask),
-            (1, (1 - down) * right * mask),
-            (columns, down * (1 - right) * mask),
-            (columns + 1, down * right * mask),
+            (next_column, (1 - down) * right * mask),
+            (next_row, down * (1 - right) * mask),
+            (next_row + next_column, down * right * mask),
         )
     )
     # Samples come group by group and tap by tap: bring the weights into that order, not the samples.
-    samples = samples.astype(x.dtype).reshape(batch * out_height * out_width, taps * channels)
+    samples = samples.astype(x.dtype).reshape(-1, taps * channels)
     weight = weight.reshape(taps, groups, channels // groups, features).swapaxes(0, 1)
-    out = samples @ weight.reshape(taps * channels, features)
-    return out.reshape(batch, out_height, out_width, features)
+    return (samples @ weight.reshape(taps * channels, features)).reshape(*corner.shape[:3], features)

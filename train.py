@@ -7,7 +7,7 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from msitf_jax.training import loop
+from msitf_jax.training.huge_pages import restart_with_huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config(); --config.a.b= sets a field.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and the result.")
@@ -22,6 +22,8 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main(arguments):
     """Returns the exit status: 0, or 2 with one sentence on standard error."""
+    from msitf_jax.training import loop  # takes seconds: what is wrong on the command line is told before
+
     # The libraries tell everything they do; and of what fails, which is told below, they print tracebacks.
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -56,4 +58,5 @@ def _parse(arguments):
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     app.run(main, flags_parser=_parse)

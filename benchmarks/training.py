@@ -1,4 +1,8 @@
-"""Training steps of the published network on 32x32 crops, by themselves in a process: prints JSON."""
+"""Training steps of the published network on 32x32 crops, by themselves in a process: prints JSON.
+
+As in `train.py`, in huge pages where the system leaves that to programs; `GLIBC_TUNABLES=` before the command measures
+without them.
+"""
 
 import argparse
 import json
@@ -11,6 +15,7 @@ from flax import nnx
 from benchmarks import timing
 from msitf_jax import MSITF, sharding
 from msitf_jax.training import schedule, state, step
+from msitf_jax.training.huge_pages import restart_with_huge_pages
 
 RUNS = 3
 CROP = 32
@@ -23,6 +28,7 @@ def main():
     parser.add_argument("--remat", action="store_true")
     parser.add_argument("--compute_dtype", default="float32")
     options = parser.parse_args()
+    restart_with_huge_pages()
 
     rates = [timing.matmul_rate()]
     mesh = sharding.make_mesh()

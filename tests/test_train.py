@@ -36,6 +36,7 @@ _SEVERAL = """
 import json, os, sys
 import train
 from absl import app
+import msitf_jax.training.loop
 for arguments in json.loads(sys.argv[1]):
     child = os.fork()
     if not child:

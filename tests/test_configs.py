@@ -10,7 +10,7 @@ from ml_collections import config_dict, config_flags
 from configs import msitf
 from input_pipeline.loader import DataConfig
 from msitf_jax import MSITFConfig
-from msitf_jax.training import loop
+from msitf_jax.training import configuration
 from tests.training import ROOT
 
 # By ml_collections, which reads the files.
@@ -33,7 +33,7 @@ def load(path):
 
 
 def flatten(config):
-    return loop._flat(config.to_dict())
+    return configuration.flat(config.to_dict())
 
 
 def parse(path, *arguments):
@@ -52,7 +52,7 @@ def test_every_file_has_the_same_fields_and_fits_together(path):
     assert flatten(config).keys() == flatten(published).keys()
     for name, value in flatten(config).items():
         assert type(value) is type(flatten(published)[name]), name
-    loop._check(config)
+    configuration.check(config)
     MSITFConfig(**config.model)
     DataConfig(**config.data)
     assert pathlib.Path(path).read_text().startswith('"""')

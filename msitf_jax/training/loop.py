@@ -17,9 +17,7 @@ from jax.experimental import multihost_utils
 
 from input_pipeline import loader
 from msitf_jax import MSITF, MSITFConfig, atomic, sharding, weights
-from msitf_jax.training import checkpoints, report, schedule, state, step, validation, writers
-
-COMPUTE_DTYPES = ("float32", "bfloat16")
+from msitf_jax.training import checkpoints, configuration, report, schedule, state, step, validation, writers
 
 
 class NotFinite(ArithmeticError):
@@ -73,12 +71,12 @@ class _Run:
     """The parts of a run, put together by `__init__`, which writes nothing unless all of them fit."""
 
     def __init__(self, config, workdir):
-        _check(config)
+        configuration.check(config)
         self.config, self.workdir = config, workdir
         self.mesh = sharding.make_mesh(config.mesh.model)
         sharding.check_batch(self.mesh, config.batch_size)
-        self.data = _dataclass(loader.DataConfig, "data", config.data)
-        self.model_config = _dataclass(MSITFConfig, "model", config.model)
+        self.data = configuration.dataclass(loader.DataConfig, "data", config.data)
+        self.model_config = configuration.dataclass(MSITFConfig, "model", config.model)
         self.batches = loader.train_batches(
             self.data,
             seed=config.seed,
@@ -147,7 +145,7 @@ class _Run:
         if latest is not None:
             # 1. The run's newest checkpoint: parameters, optimizer, average, key, place in the data, open means.
             progress = self.checkpoints.progress(latest)
-            self.notes = self._compare(progress["config"], latest)
+            self.notes = configuration.changes(config.to_dict(), progress["config"], workdir=self.workdir, step=latest)
             self.state = self.checkpoints.restore(latest, checkpoints.abstract(initial, shardings))
             self.batches.set_state(progress["data"])
             empty, structure = jax.tree.flatten(self.metrics)
@@ -181,21 +179,6 @@ class _Run:
                     f"`init_from` (={path!r}): was made with `model.{name}` {found!r}, expected {expected!r}"
                 )
         return nnx.state(model, nnx.Param)
-
-    def _compare(self, before, at):
-        """Refuses the checkpoint of another network; lists what else has changed since."""
-        before, notes = _flat(before), []
-        for name, new in _flat(self.config.to_dict()).items():
-            old = before.get(name)
-            if old == new:
-                continue
-            if name.startswith("model.") or (name in _SHAPING and None in (old, new)):
-                raise ValueError(
-                    f"`{name}` (={new!r}): the run in {self.workdir} was begun with {old!r}, "
-                    "expected the same or another workdir"
-                )
-            notes.append(f"`{name}` is {new!r} from step {at} on, before {old!r}")
-        return notes
 
     def _introduce(self):
         params, say = self.state.params, self.progress.say
@@ -301,9 +284,6 @@ class _Run:
             multihost_utils.sync_global_devices("finished")
 
 
-_SHAPING = ("ema_decay", "optimizer.max_grad_norm")  # whether they are set decides what a checkpoint holds
-
-
 _REMEDIES = (
     "Try a lower --config.optimizer.learning_rate, --config.optimizer.max_grad_norm=1000, "
     "or --config.compute_dtype=float32"
@@ -369,49 +349,6 @@ class _Silence:
         return self
 
     def __exit__(self, *_): ...
-
-
-def _check(config):
-    for name in ("num_train_steps", "batch_size", "log_every", "eval_every", "checkpoint_every", "keep_last"):
-        if config[name] < 1:
-            raise ValueError(f"`{name}` (={config[name]!r}) must be at least 1")
-    for name in ("seed", "eval_clips", "keep_best"):
-        if config[name] < 0:
-            raise ValueError(f"`{name}` (={config[name]!r}) must be 0 or more")
-    if config.compute_dtype not in COMPUTE_DTYPES:
-        raise ValueError(f"`compute_dtype` (={config.compute_dtype!r}) must be one of {', '.join(COMPUTE_DTYPES)}")
-    if config.ema_decay is not None and not 0 < config.ema_decay < 1:
-        raise ValueError(f"`ema_decay` (={config.ema_decay!r}) must be between 0 and 1")
-    optimizer = config.optimizer
-    for name in ("b1", "b2"):
-        if not 0 <= optimizer[name] < 1:
-            raise ValueError(f"`optimizer.{name}` (={optimizer[name]!r}) must be at least 0 and below 1")
-    for name in ("learning_rate", "period", "periods"):
-        if not 0 < optimizer[name] < math.inf:
-            raise ValueError(f"`optimizer.{name}` (={optimizer[name]!r}) must be above 0")
-    if not 0 <= optimizer.min_learning_rate <= optimizer.learning_rate:
-        raise ValueError(
-            f"`optimizer.min_learning_rate` (={optimizer.min_learning_rate!r}) must be from 0 to "
-            f"`optimizer.learning_rate` (={optimizer.learning_rate!r})"
-        )
-    if optimizer.max_grad_norm is not None and not optimizer.max_grad_norm > 0:
-        raise ValueError(f"`optimizer.max_grad_norm` (={optimizer.max_grad_norm!r}) must be above 0")
-
-
-def _dataclass(kind, name, fields):
-    known = {field.name for field in dataclasses.fields(kind)}
-    for field in fields:
-        if field not in known:
-            raise ValueError(f"`{name}.{field}`: no such field, expected one of {', '.join(sorted(known))}")
-    return kind(**fields)
-
-
-def _flat(config, prefix=""):
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
-    out = {}
-    for name, value in config.items():
-        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return out
 
 
 def _parameter_table(params):

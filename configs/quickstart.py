@@ -2,8 +2,9 @@
 
     python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-A narrow, shallow network on synthetic clips. Ends at least 0.3 dB PSNR-Y above the trilinear base on synthetic clips
-that it has not seen.
+A narrow, shallow network on synthetic clips. Ends 0.31 dB PSNR-Y above the trilinear base on synthetic clips that it
+has not seen. Its first 100 to 250 steps go into no longer adding noise to the base; how many depends on the initial
+weights: in other draws of them 300 steps gained less than 0.05 dB.
 """
 
 from configs import msitf

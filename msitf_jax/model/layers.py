@@ -104,9 +104,10 @@ class LayerNorm(nnx.Module):
 
     EPSILON = 1e-5
 
-    def __init__(self, channels):
-        self.scale = nnx.Param(jnp.ones((channels,)))
-        self.bias = nnx.Param(jnp.zeros((channels,)))
+    def __init__(self, channels, *, rngs):
+        # Each takes its turn in the stream although it needs no random number, as everywhere in Flax.
+        self.scale = nnx.Param(nnx.initializers.ones(rngs.params(), (channels,)))
+        self.bias = nnx.Param(nnx.initializers.zeros(rngs.params(), (channels,)))
 
     def __call__(self, x):
         """`[..., C]` -> the same shape and type."""

@@ -122,10 +122,10 @@ class SwinBlock(nnx.Module):
 
     def __init__(self, channels, heads, mlp_ratio, shifted, *, rngs):
         self.attn = WindowAttention(channels, heads, rngs=rngs)
-        self.norm1 = LayerNorm(channels)
+        self.norm1 = LayerNorm(channels, rngs=rngs)
         self.fc1 = _trunk_linear(channels, mlp_ratio * channels, rngs=rngs)
         self.fc2 = _trunk_linear(mlp_ratio * channels, channels, rngs=rngs)
-        self.norm2 = LayerNorm(channels)
+        self.norm2 = LayerNorm(channels, rngs=rngs)
         self.shifted = shifted
 
     def __call__(self, x, survival):
@@ -182,9 +182,9 @@ class SwinTrunk(nnx.Module):
     def __init__(self, config, *, rngs):
         self.conv_first = Conv(config.channels, config.channels, rngs=rngs)
         self.embed = Conv(config.channels, config.channels, kernel_size=1, rngs=rngs)
-        self.embed_norm = LayerNorm(config.channels)
+        self.embed_norm = LayerNorm(config.channels, rngs=rngs)
         self.groups = nnx.List(ResidualGroup(config, rngs=rngs) for _ in range(config.trunk_groups))
-        self.norm = LayerNorm(config.channels)
+        self.norm = LayerNorm(config.channels, rngs=rngs)
         self.conv_after_body = Conv(config.channels, config.channels, rngs=rngs)
         blocks = config.trunk_groups * config.trunk_blocks
         self.survival_shape = (config.trunk_groups, config.trunk_blocks, 2)

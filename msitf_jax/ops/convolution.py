@@ -116,12 +116,12 @@ def _accumulator(dtype):
 
 def _input_gradient(x, kernel, cotangent, stride):
     """The cotangent, spread out by the stride, convolved with the kernel turned by 180 degrees."""
-    size = kernel.shape[0]
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
     if stride == 1:
-        return conv2d(cotangent, kernel[::-1, ::-1].swapaxes(2, 3))
+        return conv2d(cotangent, turned)
+    size = kernel.shape[0]
     before = size - 1 - size // 2
     padding = [(before, x.shape[axis] - before + size - 2 - (cotangent.shape[axis] - 1) * stride) for axis in (1, 2)]
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
     return jax.lax.conv_general_dilated(
         cotangent, turned, (1, 1), padding, lhs_dilation=(stride, stride), dimension_numbers=_NHWC
     )

@@ -47,7 +47,7 @@ def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
     frame = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None, None] * (height + 2 * RING)
     group = jnp.arange(groups, dtype=jnp.int32)[None, None, None, :, None]
     corner = ((frame + row) * (width + 2 * RING) + column) * groups + group
-    # Kept for the gradients, samples and their corners would be dozens of times as large as x: they are gathered again.
+    # Kept for the gradients, samples and the pixels around them would be dozens of times as large as x: gathered again.
     out = jax.checkpoint(_sample_and_multiply)(x, corner, down, right, mask, weight)
     return (out if bias is None else add_bias(out, bias)).astype(x.dtype)
 

@@ -23,7 +23,7 @@ def _count(jaxpr):
             (contracted, _), _ = params["dimension_numbers"]
             left = equation.invars[0].aval.shape
             total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
-        elif name == "cond":  # one way or another to the same result, by platform
+        elif name == "cond":  # ways to the same result on different platforms
             total += max(_count(branch.jaxpr) for branch in params["branches"])
         else:
             repeats = params["length"] if name == "scan" else 1

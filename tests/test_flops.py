@@ -16,3 +16,12 @@ def test_convolutions_products_and_loops_are_counted():
     convolution = 2 * 4 * 4 * 6 * (3 * 3 * 4)
     product = 2 * 4 * 4 * 6 * 5
     assert flops.count(function, x) == convolution + product
+
+
+def test_of_what_depends_on_the_platform_one_way_counts():
+    x = jnp.zeros((3, 4))
+
+    def function(x):
+        return jax.lax.platform_dependent(x, cpu=lambda x: x @ jnp.ones((4, 5)), default=lambda x: x @ jnp.ones((4, 5)))
+
+    assert flops.count(function, x) == 2 * 3 * 5 * 4

@@ -1,5 +1,7 @@
 """That a program is started anew with huge pages, once, and only where the system leaves that to programs."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -42,3 +44,24 @@ def test_where_the_system_decides_nothing_is_started(restarts, setting):
         huge_pages._SETTING.write_text(setting)
     huge_pages.restart_with_huge_pages()
     assert restarts == []
+
+
+_PROGRAM = """
+import os, pathlib, sys
+from msitf_jax.training import huge_pages
+huge_pages._SETTING = pathlib.Path(sys.argv[1])
+print(os.getpid(), flush=True)
+huge_pages.restart_with_huge_pages()
+print(os.environ["GLIBC_TUNABLES"], *sys.argv[2:])
+"""
+
+
+def test_a_program_goes_on_as_the_same_process_with_its_arguments(tmp_path):
+    setting = tmp_path / "enabled"
+    setting.write_text("always [madvise] never\n")
+    variables = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    command = [sys.executable, "-c", _PROGRAM, setting, "--a=b c", "*"]
+    printed = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=True).stdout
+    first, again, last = printed.splitlines()
+    assert first == again
+    assert last == "glibc.malloc.hugetlb=1 --a=b c *"

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 
 import absl.logging
 from absl import app, flags
@@ -28,6 +29,7 @@ def main(arguments):
     absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = lambda _: None
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
         if len(arguments) > 1:
             raise ValueError(f"unexpected argument {arguments[1]!r}: options are written --name=value")

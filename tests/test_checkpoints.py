@@ -1,5 +1,7 @@
 """Which checkpoints are kept, and what becomes of those that are not whole."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,7 @@ def opened(tmp_path):
     yield open_checkpoints
     for manager in managers:
         manager.close()
+    gc.collect()  # so that what is left is told while `pytestmark` holds
 
 
 def numbered(step, size=5):

@@ -37,6 +37,10 @@ def configuration(**changes):
 
 def train(workdir, **changes):
     """A run in this process that compiles nothing an earlier one has compiled."""
+    if not _train_steps:
+        # Initializers that another test has compiled with all optimizations round otherwise than in a process that has
+        # only `environment()`'s.
+        jax.clear_caches()
     before = jax.config.jax_compilation_cache_dir
     compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", str(folder() / "compiled"))

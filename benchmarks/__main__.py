@@ -1,4 +1,6 @@
-"""Times the op, the network and a training step and prints a table; `--write` also replaces benchmarks/RESULTS.md.
+"""Times the op, the network and a training step, counts what eight devices exchange, and prints tables.
+
+`--write` also replaces benchmarks/RESULTS.md.
 
 `--torchvision_python` names a Python that has torch and torchvision, for the comparison of the op: the two take turns
 in one run. Every measurement is a process of its own, so that its peak memory is its own.
@@ -29,7 +31,7 @@ def main():
     parser.add_argument("--torchvision_python", metavar="PYTHON", help="an interpreter with torch and torchvision")
     parser.add_argument("--write", action="store_true", help="replace benchmarks/RESULTS.md")
     options = parser.parse_args()
-    sections = [_machine(), _op(options.torchvision_python), _network(), _training()]
+    sections = [_machine(), _op(options.torchvision_python), _network(), _training(), _exchanges()]
     text = "# Benchmarks\n\nMade by `python -m benchmarks --write`.\n\n" + "\n\n".join(sections) + "\n"
     print(text)
     if options.write:
@@ -103,6 +105,20 @@ def _training():
         "The published network, 32x32 crops, float32; median of 3 steps after the first; the process's peak memory.\n\n"
         f"| batch | seconds a clip | scaled to {REFERENCE_GFLOPS} GFLOP/s | peak memory, MB | compilation, s "
         "| matmul, GFLOP/s |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
+    )
+
+
+def _exchanges():
+    rows = []
+    for mesh, kinds in _run([sys.executable, "-m", "benchmarks.exchanges"]).items():
+        sent = [f"{1e-6 * kinds[kind]['bytes']:.1f}" if kind in kinds else "" for kind in ("all-reduce", "all-gather")]
+        others = ", ".join(sorted(kinds.keys() - {"all-reduce", "all-gather"})) or "nothing"
+        rows.append(f"| {mesh} | {' | '.join(sent)} | {others} |")
+    return (
+        "## What eight devices exchange in a training step\n\n"
+        "The published network, float32; MB a step, whatever the batch, read off the compiled program.\n\n"
+        "| mesh, data x model | sums (all-reduce) | parameters (all-gather) | other exchanges |\n|---|---|---|---|\n"
+        + "\n".join(rows)
     )
 
 

@@ -7,7 +7,6 @@ sign of each gradient, and where that is near 0, float32 sums in another order c
 """
 
 import json
-import re
 import sys
 
 import jax
@@ -16,6 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from benchmarks.exchanges import MESHES, collectives
 from msitf_jax import MSITF, MSITFConfig, sharding
 from msitf_jax.evaluation.benchmark import score_outputs
 from msitf_jax.model.layers import Conv, leaky_relu
@@ -56,24 +56,8 @@ class Convolutions(nnx.Module):
 
 
 NETWORKS = {"convolutions": Convolutions, "msitf": lambda rngs: MSITF(CONFIG, rngs=rngs)}
-MESHES = ((8, 1), (4, 2), (2, 4))
 STEPS = 4
 SMALLEST_SHARDED = 64  # elements: a small network has no large arrays
-_SIZES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
-_COLLECTIVE = re.compile(
-    r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)(?:-start)?\("
-)
-
-
-def collectives(text):
-    """Compiled HLO -> `{kind: {"arrays", "bytes"}}`: what a step exchanges, by the size of the results."""
-    found = {}
-    for shapes, kind in _COLLECTIVE.findall(text):
-        entry = found.setdefault(kind, {"arrays": 0, "bytes": 0})
-        for dtype, dimensions in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-            entry["arrays"] += 1
-            entry["bytes"] += _SIZES[dtype] * int(np.prod([int(n) for n in dimensions.split(",") if n]))
-    return found
 
 
 def make_batches(clips, size, frames, dtype):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
+from benchmarks.exchanges import MESHES, collectives
 from msitf_jax import sharding
-from tests.eight_devices import MESHES, collectives
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -1,7 +1,8 @@
 """Times the op, the network and a training step, counts what eight devices exchange, and prints tables.
 
 `--write` also replaces benchmarks/RESULTS.md. `--torchvision_python` names a Python that has torch and torchvision, for
-the comparison of the op: the two take turns in one run. Every measurement is a process of its own, so that its peak memory is its own.
+the comparison of the op: the two take turns in one run. Every measurement is a process of its own, so that its peak
+memory is its own.
 """
 
 import argparse

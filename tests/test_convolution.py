@@ -117,6 +117,29 @@ def test_the_wider_side_becomes_the_channels_of_the_kernel_gradient(features):
     assert convolutions[0].endswith(f"-> {produced}")
 
 
+@pytest.mark.parametrize("features", [3, 6])  # one is narrower than x, the other wider
+@pytest.mark.parametrize(
+    ("part_rows", "shape", "part"),
+    [
+        (1, (2, 12, 5), (1, 1)),
+        (5, (2, 12, 5), (1, 4)),  # the largest divisor of 12 up to 5
+        (24, (6, 12, 5), (2, 12)),
+        (100, (6, 12, 5), (6, 12)),
+        (3, (2, 7, 5), (1, 1)),  # nothing divides 7
+    ],
+)
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_a_kernel_gradient_is_summed_over_parts_that_fit_the_cache(
+    monkeypatch, kernel_size, part_rows, shape, part, features
+):
+    x, kernel, cotangent = arrays((*shape, 4), kernel_size, features)
+    row = 8 * shape[2] * (4 + features)
+    for name in ("LARGE_IMAGE", "LARGE_BATCH", "PART"):
+        monkeypatch.setattr(convolution, name, part_rows * row)
+    assert convolution._cached_part(x, cotangent) == part
+    assert_as_plain((x, kernel, cotangent))
+
+
 WRAPS = {
     "jit": jax.jit,
     "checkpoint": jax.checkpoint,

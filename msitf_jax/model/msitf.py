@@ -14,7 +14,7 @@ from msitf_jax.ops.resize import trilinear_base
 
 # The trunk and the reconstruction take this many low-resolution pixels at a time: few enough to stay in the cache and
 # to keep the full-size feature maps small, enough to keep the cores busy.
-RENDER_PIXELS = 1024
+RENDER_PIXELS = 2048
 
 
 class Reconstruction(nnx.Module):

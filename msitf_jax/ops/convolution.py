@@ -17,6 +17,7 @@ TILE_COLUMNS = 64
 TILES_PER_THREAD = 2  # where they don't divide evenly, at most a third of the time is lost
 SMALLEST_STRIP = 4  # rows; each brings two more from its neighbours
 FEW_PIXELS = 512  # up to here, moving them costs as much as it gains
+LARGE_IMAGE, LARGE_BATCH, PART = 2 << 20, 7 << 19, 3 << 19  # bytes of input and cotangent: see `_cached_part`
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
@@ -135,7 +136,47 @@ def _kernel_gradient(x, kernel, cotangent, stride):
         # lies the other way round.
         return _kernel_gradient(cotangent, kernel.swapaxes(2, 3), x, 1)[::-1, ::-1].swapaxes(2, 3)
     pad = size // 2
-    padding = [(pad, size + (cotangent.shape[axis] - 1) * stride - x.shape[axis] - pad) for axis in (1, 2)]
+    rows, columns = ((pad, size + (cotangent.shape[axis] - 1) * stride - x.shape[axis] - pad) for axis in (1, 2))
+    images, height = _cached_part(x, cotangent)
+    if stride > 1 or (images, height) == cotangent.shape[:2]:
+        return _correlate(x, cotangent, (rows, columns), stride).astype(kernel.dtype)
+
+    x = jnp.pad(x, ((0, 0), rows, (0, 0), (0, 0)))
+
+    def add_part(total, i):
+        image, strip = jnp.divmod(i, cotangent.shape[1] // height)
+        first = (image * images, strip * height, 0, 0)
+        part = jax.lax.dynamic_slice(x, first, (images, height + size - 1, *x.shape[2:]))
+        part_cotangent = jax.lax.dynamic_slice(cotangent, first, (images, height, *cotangent.shape[2:]))
+        return total + _correlate(part, part_cotangent, ((0, 0), columns)), None
+
+    parts = cotangent.shape[0] // images * (cotangent.shape[1] // height)
+    total = jnp.zeros(kernel.shape, _accumulator(x.dtype))
+    # Four at a time: they don't wait for each other.
+    total, _ = jax.lax.scan(add_part, total, jnp.arange(parts), unroll=min(4, parts))
+    return total.astype(kernel.dtype)
+
+
+def _cached_part(x, cotangent):
+    """(images, rows) of a batch to take at a time for a kernel's gradient.
+
+    That convolution's kernel are the pixels of the whole batch, over which it goes many times. Where they don't stay in
+    the cache it is a third as fast: measured, up to 2 MB an image or 3.5 MB in all are best left whole, more taken 1.5
+    MB at a time.
+    """
+    batch, height, width, _ = cotangent.shape
+    row = width * (x.shape[3] + cotangent.shape[3]) * x.dtype.itemsize
+    if height * row <= LARGE_IMAGE and batch * height * row <= LARGE_BATCH:
+        return batch, height
+    rows = _largest_divisor(height, PART // row)
+    return (_largest_divisor(batch, PART // (height * row)) if rows == height else 1), rows
+
+
+def _largest_divisor(number, limit):
+    return max(divisor for divisor in range(1, max(1, limit) + 1) if number % divisor == 0)
+
+
+def _correlate(x, cotangent, padding, stride=1):
     # Transposed by hand: told by dimension numbers, XLA picks layouts that have no fast path within a loop.
     x, cotangent = x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)
     out = jax.lax.conv_general_dilated(
@@ -147,4 +188,4 @@ def _kernel_gradient(x, kernel, cotangent, stride):
         dimension_numbers=_NHWC,
         preferred_element_type=_accumulator(x.dtype),
     )
-    return out.transpose(1, 2, 0, 3).astype(kernel.dtype)
+    return out.transpose(1, 2, 0, 3)

@@ -1,12 +1,14 @@
 """The public deformable convolution: checks its arguments and picks an implementation."""
 
+import functools
+import logging
 import operator
 
 import jax.numpy as jnp
 
-from msitf_jax.ops.deform_conv import reference
+from msitf_jax.ops.deform_conv import pallas_triton, reference
 
-_IMPLEMENTATIONS = {"xla": reference.deform_conv2d}
+_IMPLEMENTATIONS = ("triton", "xla")
 
 
 def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, dilation=1, implementation=None):
@@ -24,7 +26,11 @@ def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, di
       weight: `[kh, kw, C, Co]`.
       bias: `[Co]` or None.
       stride, padding, dilation: an int, or a pair (rows, columns); padding on both sides.
-      implementation: None picks the fastest that works here; "xla" is plain JAX.
+      implementation: "xla" is plain JAX; "triton" a fused Pallas kernel on NVIDIA GPUs, and plain JAX elsewhere and,
+        with a line in the log, for what the kernel can't take: other types than float32 and bfloat16, over 128 channels
+        a group or 256 features, 2**31 elements or more, a JAX without Pallas's Triton backend. Only first derivatives
+        in reverse mode pass through the kernel. None is "triton" where the default device is an NVIDIA GPU and it can
+        take the arguments.
 
     Returns:
       `[B, Ho, Wo, Co]` in x's dtype, `Ho = (H + 2 * padding - dilation * (kh - 1) - 1) // stride + 1`.
@@ -45,10 +51,21 @@ def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, di
         raise ValueError(f"`x` has dtype {x.dtype}, expected floating point")
     stride, padding, dilation = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
     _check_shapes(x.shape, offset.shape, mask.shape, weight.shape, bias, stride, padding, dilation)
-    name = "xla" if implementation is None else implementation
-    if name not in _IMPLEMENTATIONS:
-        raise ValueError(f"`implementation` (={name!r}) must be None or one of {sorted(_IMPLEMENTATIONS)}")
-    return _IMPLEMENTATIONS[name](x, offset, mask, weight, bias, stride=stride, padding=padding, dilation=dilation)
+    if implementation not in (None, *_IMPLEMENTATIONS):
+        raise ValueError(f"`implementation` (={implementation!r}) must be None or one of {list(_IMPLEMENTATIONS)}")
+    function = reference.deform_conv2d
+    if implementation == "triton" or (implementation is None and pallas_triton.runs_here()):
+        reason = pallas_triton.unsupported(x, offset, weight)
+        if reason is None:
+            function = pallas_triton.deform_conv2d
+        else:
+            _log_once(f"deform_conv2d in plain JAX instead of Triton: {reason}")
+    return function(x, offset, mask, weight, bias, stride=stride, padding=padding, dilation=dilation)
+
+
+@functools.cache
+def _log_once(line):
+    logging.getLogger(__name__).warning(line)
 
 
 def _pair(name, value, smallest):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from msitf_jax.model.chunks import map_chunks
+from msitf_jax.ops.chunks import map_chunks
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 4, 6, 100])

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from msitf_jax.model.alignment import PCDAlignment, Pyramid
-from msitf_jax.model.chunks import map_chunks
 from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, subpixel_upsample2x
 from msitf_jax.model.swin import WINDOW, SwinTrunk
 from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
+from msitf_jax.ops.chunks import map_chunks
 from msitf_jax.ops.resize import trilinear_base
 
 # The trunk and the reconstruction take this many low-resolution pixels at a time: few enough to stay in the cache and

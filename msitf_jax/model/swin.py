@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from msitf_jax.model.chunks import map_chunks
 from msitf_jax.model.layers import Conv, LayerNorm, Linear
 from msitf_jax.model.precision import at_least_float32
+from msitf_jax.ops.chunks import map_chunks
 from msitf_jax.ops.convolution import add_bias
 
 WINDOW = 8

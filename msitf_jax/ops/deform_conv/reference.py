@@ -1,15 +1,19 @@
 """Modulated deformable convolution in plain JAX: the definition that other implementations are held to.
 
-Four gathers and one matrix product. Nothing loops over pixels, so it runs wherever JAX does, and
-`jax.grad` gives all five gradients.
+Four gathers and one matrix product, for as many rows of pixels at a time as the samples' cache takes. It runs wherever
+JAX does, and `jax.grad` gives all five gradients.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
+from msitf_jax.ops.chunks import map_chunks
 from msitf_jax.ops.convolution import add_bias
 
 RING = 2  # zero pixels around the frame
+SAMPLES = 1 << 20  # numbers sampled at a time
 
 
 def _sampling_axis(out_size, kernel_size, stride, padding, dilation, dtype):
@@ -31,7 +35,7 @@ def _lower_corner(position, size):
 
 def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
     """See `msitf_jax.ops.deform_conv2d`, which checks the arguments; here strides and the like are pairs."""
-    batch, height, width, _ = x.shape
+    batch, height, width, channels = x.shape
     out_height, out_width, groups = offset.shape[1:4]
     kernel_height, kernel_width = weight.shape[:2]
     precise = x.dtype if x.dtype.itemsize >= 4 else jnp.float32  # positions need more than bfloat16
@@ -47,29 +51,34 @@ def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
     frame = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None, None] * (height + 2 * RING)
     group = jnp.arange(groups, dtype=jnp.int32)[None, None, None, :, None]
     corner = ((frame + row) * (width + 2 * RING) + column) * groups + group
+    # Corners outside the frame find zeros there. A row of the table is one group's channels at one pixel.
+    table = jnp.pad(x, ((0, 0), (RING, RING), (RING, RING), (0, 0))).reshape(-1, channels // groups)
     # Kept for the gradients, samples and the pixels around them would be dozens of times as large as x: gathered again.
-    out = jax.checkpoint(_sample_and_multiply)(x, corner, down, right, mask, weight)
+    sample_and_multiply = jax.checkpoint(functools.partial(_sample_and_multiply, (width + 2 * RING) * groups))
+    rows = [a.reshape(batch * out_height, *a.shape[2:]) for a in (corner, down, right, mask)]
+    size = out_width * kernel_height * kernel_width * channels
+    out = map_chunks(lambda rows: sample_and_multiply(table, *rows, weight), rows, SAMPLES // size)
+    out = out.reshape(batch, out_height, out_width, -1)
     return (out if bias is None else add_bias(out, bias)).astype(x.dtype)
 
 
-def _sample_and_multiply(x, corner, down, right, mask, weight):
+def _sample_and_multiply(next_row, table, corner, down, right, mask, weight):
     """The product of samples and weights.
 
     Args:
-      x: `[B, H, W, C]`.
-      corner: `[B, Ho, Wo, G, K]` int, the corner above and to the left of each sample, counted in the ringed frames.
+      next_row: from a corner to the one below it, in rows of the table.
+      table: `[.., C / G]`, x with a ring of zeros.
+      corner: `[R, Wo, G, K]` int, where in the table the corner above and to the left of each sample is.
       down, right: how far below it and to its right the sample lies, 0..1; of this shape, like `mask`.
       mask: factor of each sample.
       weight: `[kh, kw, C, Co]`.
 
     Returns:
-      `[B, Ho, Wo, Co]`.
+      `[R, Wo, Co]`.
     """
     channels, features = weight.shape[2:]
-    groups, taps = corner.shape[3:]
-    # Corners outside the frame find zeros there. A row of the table is one group's channels at one pixel.
-    table = jnp.pad(x, ((0, 0), (RING, RING), (RING, RING), (0, 0))).reshape(-1, channels // groups)
-    next_column, next_row = groups, (x.shape[2] + 2 * RING) * groups
+    groups, taps = corner.shape[2:]
+    next_column = groups
     # One weight a corner, complete before it meets the channels: weights applied in turn are worked out once a channel.
     samples = sum(
         bilinear[..., None] * table.at[corner + step].get(mode="promise_in_bounds").astype(bilinear.dtype)
@@ -81,6 +90,6 @@ def _sample_and_multiply(x, corner, down, right, mask, weight):
         )
     )
     # Samples come group by group and tap by tap: bring the weights into that order, not the samples.
-    samples = samples.astype(x.dtype).reshape(-1, taps * channels)
+    samples = samples.astype(table.dtype).reshape(-1, taps * channels)
     weight = weight.reshape(taps, groups, channels // groups, features).swapaxes(0, 1)
-    return (samples @ weight.reshape(taps * channels, features)).reshape(*corner.shape[:3], features)
+    return (samples @ weight.reshape(taps * channels, features)).reshape(*corner.shape[:2], features)

@@ -1,12 +1,14 @@
 """Times the op, the network and a training step, counts what eight devices exchange, and prints tables.
 
 `--write` also replaces benchmarks/RESULTS.md. `--torchvision_python` names a Python that has torch and torchvision, for
-the comparison of the op: the two take turns in one run. Every measurement is a process of its own, so that its peak
-memory is its own.
+comparison: of the op, the two taking turns, and of the network with the sum of its layers in eager PyTorch. On a GPU
+float32, TF32 and bfloat16 are measured, and the op as a kernel and in plain JAX. Every measurement is a process of its
+own, so that its peak memory is its own.
 """
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import pathlib
@@ -18,10 +20,15 @@ import sys
 import flax
 import jax
 
+from benchmarks import op
+
 ROOT = pathlib.Path(__file__).parent.parent
-PUBLISHED_GFLOP = 1990  # convolutions of the published network on this window; what `share` counts, whoever computes
-OP_ROUNDS = 5
+# Convolutions of the published network a low-resolution pixel, for 4 frames to 7; what `share` counts for it.
+PUBLISHED_GFLOP = 1990 / (144 * 184)
+OP_ROUNDS = 3
 REFERENCE_GFLOPS = 212  # matrix-product rate of the machine on which the published code took 5.3 s a clip
+GPU = jax.default_backend() == "gpu"
+TYPES = ("float32", "tf32", "bfloat16") if GPU else ("float32",)
 
 
 def main():
@@ -30,7 +37,8 @@ def main():
     parser.add_argument("--torchvision_python", metavar="PYTHON", help="an interpreter with torch and torchvision")
     parser.add_argument("--write", action="store_true", help="replace benchmarks/RESULTS.md")
     options = parser.parse_args()
-    sections = [_machine(), _op(options.torchvision_python), _network(), _training(), _exchanges()]
+    torchvision = options.torchvision_python
+    sections = [_machine(), _op(torchvision), _network(torchvision), _training(), _exchanges()]
     text = "# Benchmarks\n\nMade by `python -m benchmarks --write`.\n\n" + "\n\n".join(sections) + "\n"
     print(text)
     if options.write:
@@ -50,42 +58,70 @@ def _machine():
 
 
 def _op(torchvision_python):
-    ours, theirs = [], []
-    for _ in range(OP_ROUNDS):
-        ours.append(_run([sys.executable, "-m", "benchmarks.op"]))
+    rows = []
+    for shape, kind in itertools.product(range(len(op.SHAPES)), TYPES):
+        flags = [f"--shape={shape}", f"--type={kind}"]
+        commands = {
+            name: [sys.executable, "-m", "benchmarks.op", f"--implementation={name}", *flags]
+            for name in (("triton", "xla") if GPU else ("xla",))
+        }
         if torchvision_python:
-            theirs.append(_run([torchvision_python, "benchmarks/torchvision_op.py"]))
-    rows = [_op_row("`msitf_jax.ops.deform_conv2d`, plain JAX", ours)]
-    if theirs:
-        rows.append(_op_row(f"`torchvision.ops.deform_conv2d` ({theirs[0]['version']})", theirs))
-        ratios = [b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True)]
-        rows.append(f"\nRatio, round by round: median {statistics.median(ratios):.2f}, least {min(ratios):.2f}.")
+            commands["torchvision"] = [torchvision_python, "benchmarks/torchvision_op.py", *flags]
+        rounds = [{name: _run(command) for name, command in commands.items()} for _ in range(OP_ROUNDS)]
+        rows += [_op_row(op.SHAPES[shape], kind, name, rounds) for name in commands]
     return (
-        "## Deformable convolution, forward\n\n"
-        "`[1, 144, 184, 64]`, 8 groups, 3x3, float32; median of 20 calls after the first, then of "
-        f"{OP_ROUNDS} processes; memory is what the calls added to the process's peak.\n\n"
-        "| | ms | MB |\n|---|---|---|\n" + "\n".join(rows)
+        "## Deformable convolution\n\n"
+        f"8 groups, 3x3; median of {op.RUNS} calls after the first, then of {OP_ROUNDS} processes, taking turns. "
+        "Backward is forward with all gradients; memory is what the calls added to the peak. Limit: the longer of "
+        "products over the rate of matrix products and bytes over bandwidth, each array touched once, as a share of "
+        "the time taken. Ratio: torchvision's time to ours, round by round, median and least.\n\n"
+        "| shape | type | | forward, ms | of limit | MB | ratio | backward, ms | of limit | MB | ratio |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
 
 
-def _op_row(name, results):
-    seconds, memory = (statistics.median(r[key] for r in results) for key in ("seconds", "memory_mb"))
-    return f"| {name} | {1e3 * seconds:.0f} | {memory:.0f} |"
+def _op_row(shape, kind, name, rounds):
+    cells = [str(list(shape)), kind, name]
+    for part in ("forward", "backward"):
+        seconds, memory = (statistics.median(r[name][key] for r in rounds) for key in (part, f"{part}_mb"))
+        limit, ratio = "", ""
+        if name != "torchvision":
+            limit = f"{statistics.median(r[name][f'{part}_limit'] / r[name][part] for r in rounds):.2f}"
+            ratios = [r["torchvision"][part] / r[name][part] for r in rounds if "torchvision" in r]
+            ratio = f"{statistics.median(ratios):.1f}, {min(ratios):.1f}" if ratios else ""
+        cells += [f"{1e3 * seconds:.3g}", limit, f"{memory:.0f}", ratio]
+    return f"| {' | '.join(cells)} |"
 
 
-def _network():
-    result = _run([sys.executable, "-m", "benchmarks.network"])
-    share = PUBLISHED_GFLOP / (result["seconds"] * result["matmul_gflops"])
+def _network(torchvision_python):
+    rows = []
+    for config, (width, height), kind in itertools.product(("msitf", "msitf_small"), ((180, 144), (480, 270)), TYPES):
+        size = [f"--width={width}", f"--height={height}", f"--type={kind}"]
+        runs = 3 if GPU or width == 180 else 1
+        result = _run([sys.executable, "-m", "benchmarks.network", f"--config={config}", f"--runs={runs}", *size])
+        gflop, torch = result["gflop"], ""
+        if config == "msitf":
+            gflop = PUBLISHED_GFLOP * (-(-height // 8) * 8) * (-(-width // 8) * 8)
+            if torchvision_python and (GPU or width == 180):
+                layers = _run([torchvision_python, "benchmarks/torch_layers.py", *size])
+                torch = f"{layers['seconds']:.3g}"
+        share = gflop / (result["seconds"] * result["matmul_gflops"])
+        rows.append(
+            f"| {config} | {width}x{height} | {kind} | {result['seconds']:.3g} | {7 / result['seconds']:.3g} "
+            f"| {result['peak_mb']:.0f} | {result['compile_s']:.1f} | {result['gflop']:.0f} "
+            f"| {result['matmul_gflops']:.0f} | {share:.2f} | {torch} |"
+        )
     return (
-        "## The network, a Vid4 window\n\n"
-        "4 frames of 180x144 to 7 of 720x576, float32; median of 3 calls after the first.\n\n"
-        "| seconds | peak memory, MB | compilation, s | GFLOP counted | matmul, GFLOP/s | share |\n"
-        "|---|---|---|---|---|---|\n"
-        f"| {result['seconds']:.1f} | {result['peak_mb']:.0f} | {result['compile_s']:.1f} | {result['gflop']:.0f} "
-        f"| {result['matmul_gflops']:.0f} | {share:.2f} |\n\n"
-        f"Share = {PUBLISHED_GFLOP} GFLOP / (seconds x GFLOP/s of a 2048x2048 float32 matrix product in the same run). "
-        f"{PUBLISHED_GFLOP} is what the published network's convolutions take for this window; the count beside it is "
-        "ours: convolutions and matrix products as traced, two operations for each multiply-add."
+        "## The network\n\n"
+        "4 frames to 7 of four times the size; median of 3 calls after the first, of 480x270 on a CPU the one call "
+        "after the first.\n\n"
+        "| | frames | type | seconds | frames/s | peak memory, MB | compilation, s | GFLOP | matmul, GFLOP/s | share "
+        "| PyTorch's layers, seconds |\n|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
+        "GFLOP: convolutions and matrix products as traced, two operations for each multiply-add. Share: GFLOP / "
+        "(seconds x GFLOP/s of a large matrix product in the same run); of msitf, only what the published network's "
+        f"convolutions take is counted, {1e3 * PUBLISHED_GFLOP:.1f} MFLOP a pixel. PyTorch's layers: the published "
+        "network's convolutions, deformable convolutions, linears and attentions, each timed by itself in eager "
+        "PyTorch in the same run and counted as often as it runs; without anything in between."
     )
 
 

@@ -1,6 +1,13 @@
-"""Deformable convolution forward at the network's largest shape, by itself in a process: prints JSON."""
+"""Deformable convolution at the network's shapes, by itself in a process: prints JSON.
 
+Its limit is what the machine, by rates measured in the same run, needs for the products or to touch each array once,
+whichever takes longer.
+"""
+
+import argparse
+import functools
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,23 +15,61 @@ import jax.numpy as jnp
 from benchmarks import timing
 from msitf_jax.ops import deform_conv2d
 
-HEIGHT, WIDTH, CHANNELS, GROUPS, TAPS = 144, 184, 64, 8, 9
+# A time step of the window that is upscaled at a time, all its frames, and a training batch.
+SHAPES = ((1, 144, 184, 64), (7, 144, 184, 64), (16, 32, 32, 64))
+GROUPS, TAPS = 8, 9
 OFFSET_PIXELS = 3.0  # standard deviation
-RUNS = 20
+RUNS = 5
+
+
+def make_arguments(shape, dtype):
+    """x, offset, mask, weight and bias: random, points in float32 as the network gives them."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    points = (*shape[:3], GROUPS, TAPS)
+    x = jax.random.normal(keys[0], shape).astype(dtype)
+    offset = OFFSET_PIXELS * jax.random.normal(keys[1], (*points, 2))
+    weight = jax.random.normal(keys[3], (3, 3, shape[3], shape[3])).astype(dtype)
+    return x, offset, jax.random.uniform(keys[2], points), weight, jnp.zeros(shape[3])
+
+
+def work(arguments):
+    """(FLOP, bytes) of the forward pass, and of it with the backward pass."""
+    x, offset, mask, weight, _ = arguments
+    products = 2 * math.prod(offset.shape[:3]) * math.prod(weight.shape)
+    inputs = sum(a.nbytes for a in (x, offset, mask, weight))
+    # The result has x's size. Backward: all of them and the cotangent are read, and the inputs' gradients written.
+    return (products, inputs + x.nbytes), (3 * products, 3 * inputs + 2 * x.nbytes)
+
+
+def with_gradients(function):
+    """`function`, giving all gradients as well."""
+
+    def value_and_gradients(*arguments):
+        value, pullback = jax.vjp(function, *arguments)
+        return value, pullback(value)
+
+    return value_and_gradients
 
 
 def main():
-    """Times the op on random frames, and notes what memory it took."""
-    keys = jax.random.split(jax.random.key(0), 4)
-    points = (1, HEIGHT, WIDTH, GROUPS, TAPS)
-    x = jax.random.normal(keys[0], (1, HEIGHT, WIDTH, CHANNELS), jnp.float32)
-    offset = OFFSET_PIXELS * jax.random.normal(keys[1], (*points, 2), jnp.float32)
-    mask = jax.random.uniform(keys[2], points, jnp.float32)
-    weight = jax.random.normal(keys[3], (3, 3, CHANNELS, CHANNELS), jnp.float32)
-    arguments = (x, offset, mask, weight, jnp.zeros((CHANNELS,)))
-    before = timing.peak_memory()
-    seconds = timing.seconds(jax.jit(deform_conv2d), *arguments, runs=RUNS)
-    print(json.dumps({"seconds": seconds, "memory_mb": timing.peak_memory() - before}))
+    """Times one shape."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", type=int, default=0, choices=range(len(SHAPES)), help=f"which of {SHAPES}")
+    parser.add_argument("--type", default="float32", choices=timing.PRECISIONS)
+    parser.add_argument("--implementation", default="xla", choices=["xla", "triton"])
+    options = parser.parse_args()
+    with timing.product_type(options.type) as dtype:
+        arguments = make_arguments(SHAPES[options.shape], dtype)
+        op = functools.partial(deform_conv2d, implementation=options.implementation)
+        result, before = {}, timing.peak_memory()
+        for name, function in (("forward", op), ("backward", with_gradients(op))):
+            result[name] = timing.seconds(jax.jit(function), *arguments, runs=RUNS)
+            result[f"{name}_mb"] = timing.peak_memory() - before
+    rate, bandwidth = timing.matmul_rate(options.type), timing.bandwidth()
+    for name, (flop, size) in zip(("forward", "backward"), work(arguments), strict=True):
+        result[f"{name}_limit"] = max(flop / rate, size / bandwidth) / 1e9
+    result |= {"matmul_gflops": rate, "bandwidth_gbs": bandwidth}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """How times, memory and the machine's own speed are measured."""
 
+import contextlib
 import resource
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
+
+PRECISIONS = {"float32": "highest", "tf32": "default", "bfloat16": "default"}
 
 
 def seconds(function, *arguments, runs):
@@ -19,15 +22,38 @@ def seconds(function, *arguments, runs):
     return statistics.median(times)
 
 
-def matmul_rate():
-    """GFLOP/s of a 2048x2048 float32 matrix product, what this machine can do; the best of ten, as it is a limit."""
-    size = 2048
-    a = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
-    best = min(seconds(product, a, runs=1) for _ in range(10))
+@contextlib.contextmanager
+def product_type(name):
+    """Within it, matrix products of float32 arrays are computed in "float32" or "tf32"; yields the arrays' type."""
+    with jax.default_matmul_precision(PRECISIONS[name]):
+        yield jnp.dtype("bfloat16" if name == "bfloat16" else "float32")
+
+
+def matmul_rate(name="float32"):
+    """GFLOP/s of a large matrix product of a `product_type`, what this machine can do; the best of ten."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    with product_type(name) as dtype:
+        a = jax.random.normal(jax.random.key(0), (size, size), jnp.float32).astype(dtype)
+        product = jax.jit(lambda a: a @ a)
+        best = min(seconds(product, a, runs=1) for _ in range(10))
     return 2 * size**3 / best / 1e9
 
 
+def bandwidth():
+    """GB/s of adding one, in place, to 256 MB of numbers, read and written; the best of ten."""
+    numbers = jnp.zeros(1 << 26, jnp.float32)
+    add = jax.jit(lambda a: a + 1, donate_argnums=0)
+    times = []
+    for _ in range(11):
+        start = time.perf_counter()
+        numbers = jax.block_until_ready(add(numbers))
+        times.append(time.perf_counter() - start)
+    return 2 * numbers.nbytes / min(times) / 1e9
+
+
 def peak_memory():
-    """The largest amount of memory that this process has held so far, in MB."""
+    """The most memory held so far, in MB: of the device where it has its own, else of this process."""
+    statistics = jax.devices()[0].memory_stats()
+    if statistics:
+        return statistics["peak_bytes_in_use"] / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,8 +1,9 @@
-"""torchvision's deformable convolution at the shape of `benchmarks/op.py`: prints JSON.
+"""torchvision's deformable convolution at the shapes of `benchmarks/op.py`: prints JSON.
 
 Runs in an environment of its own with torch and torchvision, so it imports nothing of this project.
 """
 
+import argparse
 import json
 import resource
 import statistics
@@ -11,39 +12,67 @@ import time
 import torch
 import torchvision
 
-HEIGHT, WIDTH, CHANNELS, GROUPS, TAPS = 144, 184, 64, 8, 9
+SHAPES = ((1, 144, 184, 64), (7, 144, 184, 64), (16, 32, 32, 64))
+GROUPS, TAPS = 8, 9
 OFFSET_PIXELS = 3.0
-RUNS = 20
+RUNS = 5
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def peak_memory():
     """In MB."""
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-@torch.no_grad()
-def main():
-    """Times the op as `benchmarks.op` does."""
-    torch.manual_seed(0)
-    x = torch.randn(1, CHANNELS, HEIGHT, WIDTH)
-    offset = OFFSET_PIXELS * torch.randn(1, 2 * GROUPS * TAPS, HEIGHT, WIDTH)
-    mask = torch.rand(1, GROUPS * TAPS, HEIGHT, WIDTH)
-    weight, bias = torch.randn(CHANNELS, CHANNELS, 3, 3), torch.zeros(CHANNELS)
-    before = peak_memory()
+def seconds(function):
+    """Median wall time of a few calls after one that is not counted."""
     times = []
     for _ in range(RUNS + 1):
         start = time.perf_counter()
-        torchvision.ops.deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
+        function()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    print(
-        json.dumps(
-            {
-                "seconds": statistics.median(times[1:]),
-                "memory_mb": peak_memory() - before,
-                "version": f"torchvision {torchvision.__version__}, {torch.get_num_threads()} threads",
-            }
-        )
-    )
+    return statistics.median(times[1:])
+
+
+def main():
+    """Times the op as `benchmarks.op` does."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", type=int, default=0, choices=range(len(SHAPES)))
+    parser.add_argument("--type", default="float32", choices=["float32", "tf32", "bfloat16"])
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = options.type == "tf32"
+    dtype = torch.bfloat16 if options.type == "bfloat16" else torch.float32
+    batch, height, width, channels = SHAPES[options.shape]
+    x = torch.randn(batch, channels, height, width)
+    offset = OFFSET_PIXELS * torch.randn(batch, 2 * GROUPS * TAPS, height, width)
+    mask = torch.rand(batch, GROUPS * TAPS, height, width)
+    weight, bias = torch.randn(channels, channels, 3, 3), torch.zeros(channels)
+    arguments = [a.to(DEVICE, dtype) for a in (x, offset, weight, bias, mask)]
+
+    def forward():
+        x, offset, weight, bias, mask = arguments
+        return torchvision.ops.deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
+
+    result = {"version": f"torchvision {torchvision.__version__}"}
+    before = peak_memory()
+    with torch.no_grad():
+        result["forward"] = seconds(forward)
+    result["forward_mb"] = peak_memory() - before
+    for a in arguments:
+        a.requires_grad_()
+
+    def backward():
+        value = forward()
+        return torch.autograd.grad(value, arguments, value.detach())
+
+    result["backward"] = seconds(backward)
+    result["backward_mb"] = peak_memory() - before
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ def _parser():
         "--degradation", choices=DEGRADATIONS, help="default: what the weights were made for, else bd_matlab"
     )
     parser.add_argument("--frames", choices=RULES, default="published", help="which frames count (default: published)")
+    parser.add_argument(
+        "--compute_dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="what a network computes in (default: float32)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the scores there")
     parser.add_argument("--save_images", metavar="DIR", help="write the scored outputs there, as CLIP/FRAME.png")
     return parser

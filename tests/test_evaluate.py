@@ -103,6 +103,21 @@ def test_weights_score_clips_and_bring_their_degradation(clips, tmp_path, capsys
     assert "warning: these weights were made for bd_duf, and bi is asked for" in capsys.readouterr().err
 
 
+def test_a_network_computes_in_bfloat16_if_asked(clips, tmp_path, capsys):
+    path = tmp_path / "w.safetensors"
+    weights.save(MSITF(MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1), rngs=nnx.Rngs(0)), path)
+    scores = {}
+    for compute_dtype in ("float32", "bfloat16"):
+        out = tmp_path / f"{compute_dtype}.json"
+        assert run(dataset=clips, weights=path, compute_dtype=compute_dtype, json=out) == 0
+        report = json.loads(out.read_text())
+        assert report.get("compute_dtype", "float32") == compute_dtype
+        assert (", computed in bfloat16" in capsys.readouterr().out) == (compute_dtype == "bfloat16")
+        scores[compute_dtype] = report["mean"]
+    assert scores["bfloat16"] != scores["float32"]
+    assert scores["bfloat16"]["psnr_rgb"] == pytest.approx(scores["float32"]["psnr_rgb"], abs=0.02)
+
+
 def test_every_frame_counts_if_asked_and_the_published_blur_is_the_default(clips, tmp_path):
     (clips / "one" / "im7.png").unlink()
     out = tmp_path / "scores.json"

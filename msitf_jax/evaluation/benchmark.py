@@ -17,12 +17,22 @@ DEFAULT_DEGRADATION = "bd_matlab"
 MOST_ROWS = 20  # of more clips only the mean is printed
 
 
-def run(dataset, *, data_dir=None, weights, degradation=None, frames="published", json=None, save_images=None):
+def run(
+    dataset,
+    *,
+    data_dir=None,
+    weights,
+    degradation=None,
+    frames="published",
+    compute_dtype="float32",
+    json=None,
+    save_images=None,
+):
     """All of `evaluate.py`: finds the clips, scores them, prints the table, or its last row if it would be long.
 
     Args:
       dataset, data_dir: see `msitf_jax.evaluation.clips.find_clips`.
-      weights: see `msitf_jax.evaluation.methods.method`.
+      weights, compute_dtype: see `msitf_jax.evaluation.methods.method`.
       degradation: None is what the weights were made for, or "bd_matlab" if that isn't known.
       frames: which count, see `msitf_jax.evaluation.windows.windows`.
       json: file for the report, or None.
@@ -41,11 +51,16 @@ def run(dataset, *, data_dir=None, weights, degradation=None, frames="published"
     if absent:
         print(f"not in {data_dir} and left out of the mean: {', '.join(absent)}", file=sys.stderr)
     degradation = _choose_degradation(weights, degradation)
-    scores = evaluate(clips, methods.method(weights), degradation=degradation, rule=frames, save_images=save_images)
+    method = methods.method(weights, compute_dtype)
+    scores = evaluate(clips, method, degradation=degradation, rule=frames, save_images=save_images)
     head = {"dataset": str(dataset), "degradation": degradation, "frames_rule": frames, "weights": str(weights)}
+    title = f"{dataset}, weights {weights}, degradation {degradation}, frames {frames}"
+    if compute_dtype != "float32":
+        head["compute_dtype"] = compute_dtype
+        title += f", computed in {compute_dtype}"
     if json is not None:
         report.write_json(json, head | scores)
-    print(f"{dataset}, weights {weights}, degradation {degradation}, frames {frames}")
+    print(title)
     print(report.table(scores["clips"] if len(clips) <= MOST_ROWS else {}, scores["mean"]))
     return head | scores
 

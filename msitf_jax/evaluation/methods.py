@@ -7,17 +7,19 @@ from flax import nnx
 
 from input_pipeline.degradation import upscale_bicubic
 from msitf_jax import weights
+from msitf_jax.model.precision import narrow
 from msitf_jax.ops.resize import trilinear_base
 
 BASELINES = ("trilinear", "bicubic")
 
 
-def method(name):
+def method(name, compute_dtype="float32"):
     """Looks a method up, or loads it.
 
     Args:
       name: "trilinear" (the network's resized input, without what it learned), "bicubic" (imresize x4, each missing
         frame the mean of its neighbours), or a weight file.
+      compute_dtype: what the network computes in, "float32" or "bfloat16"; see `msitf_jax.model.precision`.
 
     Returns:
       A function of frames `[N, h, w, 3]` uint8 RGB that gives `[2N-1, 4h, 4w, 3]` uint8 RGB.
@@ -29,12 +31,13 @@ def method(name):
         return bicubic
     if name == "trilinear":
         return _on_8_bits(jax.jit(trilinear_base))
-    return network(weights.load(name))
+    return network(weights.load(name), compute_dtype)
 
 
-def network(model):
+def network(model, compute_dtype="float32"):
     """A method that runs `MSITF`; compiled once for each shape of frames."""
     graph, state = nnx.split(model)
+    state = narrow(state, jnp.dtype(compute_dtype))
     forward = jax.jit(lambda state, clip: nnx.merge(graph, state)(clip))
     return _on_8_bits(lambda clip: forward(state, clip))
 

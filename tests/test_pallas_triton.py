@@ -77,6 +77,12 @@ def test_forward_and_backward_lower_for_cuda(shape, groups, features, dtype, pre
 
 
 @needs_triton
+def test_they_lower_with_64_bits_enabled():
+    with jax.enable_x64(True):
+        assert len(kernels(lowered(with_gradients, *shapes()))) == 3
+
+
+@needs_triton
 def test_the_forward_pass_has_no_gather_and_no_product_beside_its_kernel():
     text = lowered(functools.partial(deform_conv2d, implementation="triton"), *shapes())
     assert kernels(text) == ["deform_conv_forward"]

@@ -1,10 +1,11 @@
 """Modulated deformable convolution in plain JAX: the definition that other implementations are held to.
 
-Four gathers and one matrix product, for as many rows of pixels at a time as the samples' cache takes. It runs wherever
-JAX does, and `jax.grad` gives all five gradients.
+Four gathers and one matrix product, for as many images, or rows of pixels, at a time as keep the samples in the cache.
+It runs wherever JAX does, and `jax.grad` gives all five gradients.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from msitf_jax.ops.chunks import map_chunks
 from msitf_jax.ops.convolution import add_bias
 
 RING = 2  # zero pixels around the frame
-SAMPLES = 1 << 20  # numbers sampled at a time
+# Numbers sampled at a time: what a CPU's cache holds; elsewhere enough to keep a device busy, and its memory free.
+CPU_SAMPLES, DEVICE_SAMPLES = 1 << 20, 1 << 26
 
 
 def _sampling_axis(out_size, kernel_size, stride, padding, dilation, dtype):
@@ -33,32 +35,47 @@ def _lower_corner(position, size):
     return jnp.clip(lower, -RING, size).astype(jnp.int32) + RING, position - lower
 
 
-def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation):
-    """See `msitf_jax.ops.deform_conv2d`, which checks the arguments; here strides and the like are pairs."""
+def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation, samples=None):
+    """See `msitf_jax.ops.deform_conv2d`, which checks the arguments; here strides and the like are pairs.
+
+    Args:
+      samples: numbers sampled at a time, at most: those of some images if one has no more, else of some rows of pixels.
+        None is what suits JAX's default device.
+    """
+    if samples is None:
+        samples = CPU_SAMPLES if jax.default_backend() == "cpu" else DEVICE_SAMPLES
     batch, height, width, channels = x.shape
     out_height, out_width, groups = offset.shape[1:4]
     kernel_height, kernel_width = weight.shape[:2]
-    precise = x.dtype if x.dtype.itemsize >= 4 else jnp.float32  # positions need more than bfloat16
-    offset, mask = offset.astype(precise), mask.astype(precise)
+    # Positions, and sums of gradients of weights, need more than bfloat16.
+    wide = x.dtype if x.dtype.itemsize >= 4 else jnp.float32
+    offset, mask, weight = offset.astype(wide), mask.astype(wide), weight.astype(wide)
 
-    y = _sampling_axis(out_height, kernel_height, stride[0], padding[0], dilation[0], precise)
+    y = _sampling_axis(out_height, kernel_height, stride[0], padding[0], dilation[0], wide)
     y = jnp.repeat(y, kernel_width, axis=1)[None, :, None, None, :] + offset[..., 0]
-    x_axis = _sampling_axis(out_width, kernel_width, stride[1], padding[1], dilation[1], precise)
+    x_axis = _sampling_axis(out_width, kernel_width, stride[1], padding[1], dilation[1], wide)
     x_axis = jnp.tile(x_axis, (1, kernel_height))[None, None, :, None, :] + offset[..., 1]
 
     row, down = _lower_corner(y, height)
     column, right = _lower_corner(x_axis, width)
-    frame = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None, None] * (height + 2 * RING)
     group = jnp.arange(groups, dtype=jnp.int32)[None, None, None, :, None]
-    corner = ((frame + row) * (width + 2 * RING) + column) * groups + group
+    corner = (row * (width + 2 * RING) + column) * groups + group
     # Corners outside the frame find zeros there. A row of the table is one group's channels at one pixel.
-    table = jnp.pad(x, ((0, 0), (RING, RING), (RING, RING), (0, 0))).reshape(-1, channels // groups)
+    table = jnp.pad(x, ((0, 0), (RING, RING), (RING, RING), (0, 0))).reshape(batch, -1, channels // groups)
     # Kept for the gradients, samples and the pixels around them would be dozens of times as large as x: gathered again.
     sample_and_multiply = jax.checkpoint(functools.partial(_sample_and_multiply, (width + 2 * RING) * groups))
-    rows = [a.reshape(batch * out_height, *a.shape[2:]) for a in (corner, down, right, mask)]
-    size = out_width * kernel_height * kernel_width * channels
-    out = map_chunks(lambda rows: sample_and_multiply(table, *rows, weight), rows, SAMPLES // size)
-    out = out.reshape(batch, out_height, out_width, -1)
+    row_samples = out_width * kernel_height * kernel_width * channels
+
+    def convolve(images):
+        table, corner, *points = images
+        frame = jnp.arange(len(table), dtype=jnp.int32)[:, None, None, None, None] * table.shape[1]
+        points = [a.reshape(-1, *a.shape[2:]) for a in (corner + frame, *points)]
+        table = table.reshape(-1, table.shape[2])
+        out = map_chunks(lambda points: sample_and_multiply(table, *points, weight), points, samples // row_samples)
+        return out.reshape(-1, out_height, out_width, out.shape[-1])
+
+    # Images have a gradient of their own; rows add to one of the whole batch, which takes a pass over it.
+    out = map_chunks(convolve, (table, corner, down, right, mask), samples // (out_height * row_samples) or batch)
     return (out if bias is None else add_bias(out, bias)).astype(x.dtype)
 
 
@@ -71,10 +88,10 @@ def _sample_and_multiply(next_row, table, corner, down, right, mask, weight):
       corner: `[R, Wo, G, K]` int, where in the table the corner above and to the left of each sample is.
       down, right: how far below it and to its right the sample lies, 0..1; of this shape, like `mask`.
       mask: factor of each sample.
-      weight: `[kh, kw, C, Co]`.
+      weight: `[kh, kw, C, Co]`, multiplied in the table's type.
 
     Returns:
-      `[R, Wo, Co]`.
+      `[R, Wo, Co]` in that type.
     """
     channels, features = weight.shape[2:]
     groups, taps = corner.shape[2:]
@@ -91,5 +108,5 @@ def _sample_and_multiply(next_row, table, corner, down, right, mask, weight):
     )
     # Samples come group by group and tap by tap: bring the weights into that order, not the samples.
     samples = samples.astype(table.dtype).reshape(-1, taps * channels)
-    weight = weight.reshape(taps, groups, channels // groups, features).swapaxes(0, 1)
+    weight = weight.astype(table.dtype).reshape(taps, groups, channels // groups, features).swapaxes(0, 1)
     return (samples @ weight.reshape(taps * channels, features)).reshape(*corner.shape[:2], features)

@@ -28,6 +28,7 @@ PUBLISHED_GFLOP = 1990 / (144 * 184)
 OP_ROUNDS = 3
 REFERENCE_GFLOPS = 212  # matrix-product rate of the machine on which the published code took 5.3 s a clip
 GPU = jax.default_backend() == "gpu"
+TORCHVISION_TYPES = {"bfloat16": "float16"}  # the nearest that its op has
 TYPES = ("float32", "tf32", "bfloat16") if GPU else ("float32",)
 
 
@@ -38,11 +39,15 @@ def main():
     parser.add_argument("--write", action="store_true", help="replace benchmarks/RESULTS.md")
     options = parser.parse_args()
     torchvision = options.torchvision_python
-    sections = [_machine(), _op(torchvision), _network(torchvision), _training(), _exchanges()]
-    text = "# Benchmarks\n\nMade by `python -m benchmarks --write`.\n\n" + "\n\n".join(sections) + "\n"
+    text = "# Benchmarks\n\nMade by `python -m benchmarks --write`.\n"
     print(text)
-    if options.write:
-        (ROOT / "benchmarks" / "RESULTS.md").write_text(text)
+    measurements = _machine, lambda: _op(torchvision), lambda: _network(torchvision), _training, _exchanges
+    for measure in measurements:
+        part = measure()
+        print(part, end="\n\n", flush=True)
+        text += f"\n{part}\n"
+        if options.write:
+            (ROOT / "benchmarks" / "RESULTS.md").write_text(text)
 
 
 def _machine():
@@ -66,9 +71,12 @@ def _op(torchvision_python):
             for name in (("triton", "xla") if GPU else ("xla",))
         }
         if torchvision_python:
+            flags = [f"--shape={shape}", f"--type={TORCHVISION_TYPES.get(kind, kind)}"]
             commands["torchvision"] = [torchvision_python, "benchmarks/torchvision_op.py", *flags]
         rounds = [{name: _run(command) for name, command in commands.items()} for _ in range(OP_ROUNDS)]
-        rows += [_op_row(op.SHAPES[shape], kind, name, rounds) for name in commands]
+        for name in commands:
+            label = TORCHVISION_TYPES.get(kind, kind) if name == "torchvision" else kind
+            rows.append(_op_row(op.SHAPES[shape], label, name, rounds))
     return (
         "## Deformable convolution\n\n"
         f"8 groups, 3x3; median of {op.RUNS} calls after the first, then of {OP_ROUNDS} processes, taking turns. "
@@ -127,19 +135,20 @@ def _network(torchvision_python):
 
 def _training():
     rows = []
-    for batch, remat in ((2, False), (16, True)):
-        command = [sys.executable, "-m", "benchmarks.training", f"--batch={batch}", *["--remat"] * remat]
-        result = _run(command)
+    for (batch, remat), kind in itertools.product(((2, False), (16, True)), TYPES):
+        flags = [f"--batch={batch}", f"--type={kind}", *["--remat"] * remat]
+        result = _run([sys.executable, "-m", "benchmarks.training", *flags])
         scaled = result["seconds_per_clip"] * result["matmul_gflops"] / REFERENCE_GFLOPS
         rows.append(
-            f"| {batch}{', rematerialised' if remat else ''} | {result['seconds_per_clip']:.2f} | {scaled:.2f} "
-            f"| {result['peak_mb']:.0f} | {result['compile_s']:.0f} | {result['matmul_gflops']:.0f} |"
+            f"| {batch}{', rematerialised' if remat else ''} | {kind} | {result['seconds_per_clip']:.3g} "
+            f"| {'' if GPU else f'{scaled:.2f}'} | {result['peak_mb']:.0f} | {result['compile_s']:.0f} "
+            f"| {result['matmul_gflops']:.0f} |"
         )
     return (
         "## A training step\n\n"
-        "The published network, 32x32 crops, float32; median of 3 steps after the first; the process's peak memory.\n\n"
-        f"| batch | seconds a clip | scaled to {REFERENCE_GFLOPS} GFLOP/s | peak memory, MB | compilation, s "
-        "| matmul, GFLOP/s |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
+        "The published network, 32x32 crops; median of 3 steps after the first; the process's peak memory.\n\n"
+        f"| batch | type | seconds a clip | scaled to {REFERENCE_GFLOPS} GFLOP/s | peak memory, MB | compilation, s "
+        "| matmul, GFLOP/s |\n|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
 
 

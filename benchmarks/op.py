@@ -22,6 +22,7 @@ OFFSET_PIXELS = 3.0  # standard deviation
 RUNS = 5
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def make_arguments(shape, dtype):
     """x, offset, mask, weight and bias: random, points in float32 as the network gives them."""
     keys = jax.random.split(jax.random.key(0), 4)

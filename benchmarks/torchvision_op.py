@@ -42,11 +42,11 @@ def main():
     """Times the op as `benchmarks.op` does."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", type=int, default=0, choices=range(len(SHAPES)))
-    parser.add_argument("--type", default="float32", choices=["float32", "tf32", "bfloat16"])
+    parser.add_argument("--type", default="float32", choices=["float32", "tf32", "float16"])  # there is no bfloat16
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = options.type == "tf32"
-    dtype = torch.bfloat16 if options.type == "bfloat16" else torch.float32
+    dtype = torch.float16 if options.type == "float16" else torch.float32
     batch, height, width, channels = SHAPES[options.shape]
     x = torch.randn(batch, channels, height, width)
     offset = OFFSET_PIXELS * torch.randn(batch, 2 * GROUPS * TAPS, height, width)

@@ -118,6 +118,12 @@ def test_a_network_computes_in_bfloat16_if_asked(clips, tmp_path, capsys):
     assert scores["bfloat16"]["psnr_rgb"] == pytest.approx(scores["float32"]["psnr_rgb"], abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["bicubic", "trilinear"])
+def test_a_baseline_has_nothing_to_narrow(name, clips, capsys):
+    assert run(dataset=clips, weights=name, compute_dtype="bfloat16") == 2
+    assert f"`compute_dtype` (='bfloat16') is for networks; {name} needs float32" in capsys.readouterr().err
+
+
 def test_every_frame_counts_if_asked_and_the_published_blur_is_the_default(clips, tmp_path):
     (clips / "one" / "im7.png").unlink()
     out = tmp_path / "scores.json"

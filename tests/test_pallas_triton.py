@@ -67,7 +67,7 @@ def with_gradients(*arguments):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("shape", "groups", "features"),
-    [((1, 144, 184, 64), 8, 64), ((16, 32, 32, 64), 8, 64), ((2, 5, 6, 36), 3, 20), ((1, 4, 3, 96), 1, 3)],
+    [((1, 144, 184, 64), 8, 64), ((16, 32, 32, 64), 8, 64), ((2, 5, 6, 36), 3, 20), ((1, 4, 3, 64), 1, 128)],
     ids=str,
 )
 def test_forward_and_backward_lower_for_cuda(shape, groups, features, dtype, precision):
@@ -116,7 +116,8 @@ def test_the_network_runs_the_kernel_on_a_gpu_by_itself(monkeypatch, dtype):
 
         return kernels(lowered(forward, params, jnp.zeros((1, 2, 16, 16, 3)), platform=platform))
 
-    assert not kernels_for("cuda")  # as no GPU is there
+    monkeypatch.setattr(pallas_triton, "runs_here", lambda: False)
+    assert not kernels_for("cuda")
     monkeypatch.setattr(pallas_triton, "runs_here", lambda: True)
     # Three levels each: between two frames, and within the time step towards the hidden and the cell state.
     assert kernels_for("cuda") == 9 * ["deform_conv_forward"]
@@ -125,12 +126,12 @@ def test_the_network_runs_the_kernel_on_a_gpu_by_itself(monkeypatch, dtype):
 
 @needs_triton
 def test_products_follow_the_precision_that_jax_is_set_to():
-    found = []
-    for precision in (None, "default", "tensorfloat32", "high", "float32", "highest"):
+    expected = dict.fromkeys((None, "default", "high", "tensorfloat32", "bfloat16", "TF32_TF32_F32"), "tf32")
+    expected |= dict.fromkeys(("float32", "highest", "F32_F32_F32", "TF32_TF32_F32_X3", "BF16_BF16_F32_X6"), "float32")
+    for precision, product in expected.items():
         with jax.default_matmul_precision(precision):
-            found.append(pallas_triton.product_type(jnp.dtype("float32")))
+            assert pallas_triton.product_type(jnp.dtype("float32")) == product, precision
             assert pallas_triton.product_type(jnp.dtype("bfloat16")) == "bfloat16"
-    assert found == ["tf32"] * 4 + ["float32"] * 2
 
 
 @pytest.fixture
@@ -146,10 +147,14 @@ def log(monkeypatch, caplog):
     ("changed", "reason"),
     [
         ({"dtype": "float16"}, "`x` is float16, not float32 or bfloat16"),
-        ({"shape": (1, 3, 3, 264), "groups": 2}, "`x` has 132 channels a group, more than 128"),
-        ({"features": 257}, "`weight` has 257 features, more than 256"),
+        ({"shape": (1, 3, 3, 130), "groups": 2}, "`x` has 65 channels a group, more than 64"),
+        ({"features": 129}, "`weight` has 129 features, more than 128"),
         ({"shape": (1, 2**14, 2**11, 64)}, "up to 4831838208 elements"),
         ({"shape": (2**16, 1, 1, 8), "features": 8}, "there are 65536 images"),
+        (
+            {"shape": (2**15, 1, 1, 128), "features": 128},
+            "up to 4836556800 elements",
+        ),  # the weights' gradient, in parts
     ],
 )
 def test_outside_the_limits_the_plain_path_takes_over_with_a_line(changed, reason, log):
@@ -170,7 +175,8 @@ def test_without_the_backend_the_plain_path_takes_over_with_a_line(monkeypatch, 
     assert log() == [f"deform_conv2d in plain JAX instead of Triton: JAX {jax.__version__} has no Triton backend"]
 
 
-def test_a_cpu_takes_the_plain_path_without_a_word(log):
+def test_a_cpu_takes_the_plain_path_without_a_word(log, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: jax.local_devices(backend="cpu"))
     assert not pallas_triton.runs_here()
     assert not kernels(lowered(deform_conv2d, *shapes(), platform="cuda"))
     assert log() == []

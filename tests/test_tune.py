@@ -1,5 +1,8 @@
 """The search for block sizes, which itself needs a GPU: that it measures right kernels, and the table it makes."""
 
+import json
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -21,10 +24,9 @@ def test_rows_end_half_way_to_the_next_size_and_are_merged():
 
 @pytest.mark.skipif(pallas_triton.triton is None, reason="this JAX has no Triton backend")
 def test_every_kernel_is_compared_with_the_plain_path_and_timed(capsys):
-    found = tune.tune(((1, 3, 5, 64),), (FEW, MANY), products=("float32",), runs=1, interpret=True)
-    assert found.keys() == {"forward", "points", "weight"}
-    for products in found.values():
-        (row,) = products["float32"]
+    found = list(tune.tune(((1, 3, 5, 64),), (FEW, MANY), products=("float32",), runs=1, interpret=True))
+    assert [(name, product) for name, product, _ in found] == [(n, "float32") for n in ("forward", "points", "weight")]
+    for _, _, (row,) in found:
         assert row["up_to_pixels"] is None
         assert row["blocks"] in ([16, 4, 1], [32, 8, 2])
     captured = capsys.readouterr()
@@ -33,24 +35,50 @@ def test_every_kernel_is_compared_with_the_plain_path_and_timed(capsys):
 
 
 def test_wrong_and_broken_candidates_are_left_out_and_named(monkeypatch, capsys):
-    def kernel():
+    def kernel(x):
         blocks = pallas_triton.blocks_for()
         if blocks.stages == 3:
             raise NotImplementedError("too much shared memory")
-        return jnp.ones(3) * blocks.warps / 4
+        return x * blocks.warps / 4
 
     candidates = (Blocks(16, 4, 3), Blocks(16, 8, 1), Blocks(16, 4, 1))
-    monkeypatch.setattr(timing, "seconds", lambda function, runs: 1.0)
-    best, seconds = tune.fastest("forward", "float32", kernel, lambda: jnp.ones(3), candidates, runs=1)
-    assert (best, seconds) == (Blocks(16, 4, 1), 1.0)
+    monkeypatch.setattr(timing, "seconds", lambda function, x, runs: 1.0)
+
+    def fastest(candidates):
+        return tune.fastest("forward", "float32", kernel, lambda x: x, (jnp.ones(3),), candidates, runs=1)
+
+    assert fastest(candidates) == (1.0, Blocks(16, 4, 1))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "too much shared memory" in lines[0]
     assert "off by 1.0e+00" in lines[1]
+    assert fastest(candidates[:2]) is None
+
+
+def test_what_is_measured_replaces_its_rows_and_no_others(tmp_path, monkeypatch):
+    path = tmp_path / "blocks.json"
+    path.write_bytes(pathlib.Path(pallas_triton.__file__).with_name("blocks.json").read_bytes())
+    before = json.loads(path.read_text())
+    monkeypatch.setattr("sys.argv", ["tune", "--write"])
+    monkeypatch.setattr(pallas_triton, "runs_here", lambda: True)
+    monkeypatch.setattr(pallas_triton, "__file__", str(tmp_path / "pallas_triton.py"))
+    measured = [{"up_to_pixels": None, "blocks": [32, 8, 1]}]
+    monkeypatch.setattr(tune, "tune", lambda: iter([("forward", "tf32", measured)]))
+    tune.main()
+    after = json.loads(path.read_text())
+    assert after["kernels"]["forward"].pop("tf32") == measured
+    before["kernels"]["forward"].pop("tf32")
+    assert after == before
+
+    everything = [(kernel, product, measured) for kernel, products in before["kernels"].items() for product in products]
+    monkeypatch.setattr(tune, "tune", lambda: iter([*everything, ("forward", "tf32", measured)]))
+    tune.main()
+    assert json.loads(path.read_text())["measured_on"]["jax"] == jax.__version__
 
 
 def test_without_a_gpu_it_says_so(monkeypatch):
     monkeypatch.setattr("sys.argv", ["tune"])
+    monkeypatch.setattr(pallas_triton, "runs_here", lambda: False)
     with pytest.raises(SystemExit, match=f"needs an NVIDIA GPU .*; JAX found {jax.devices()[0].device_kind}"):
         tune.main()
 

@@ -25,8 +25,10 @@ def method(name, compute_dtype="float32"):
       A function of frames `[N, h, w, 3]` uint8 RGB that gives `[2N-1, 4h, 4w, 3]` uint8 RGB.
 
     Raises:
-      ValueError: what `msitf_jax.weights.load` raises.
+      ValueError: another type than float32 for a baseline; what `msitf_jax.weights.load` raises.
     """
+    if name in BASELINES and compute_dtype != "float32":
+        raise ValueError(f"`compute_dtype` (={compute_dtype!r}) is for networks; {name} needs float32")
     if name == "bicubic":
         return bicubic
     if name == "trilinear":

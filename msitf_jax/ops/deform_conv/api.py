@@ -27,8 +27,8 @@ def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, di
       bias: `[Co]` or None.
       stride, padding, dilation: an int, or a pair (rows, columns); padding on both sides.
       implementation: "xla" is plain JAX; "triton" a fused Pallas kernel on NVIDIA GPUs, and plain JAX elsewhere and,
-        with a line in the log, for what the kernel can't take: other types than float32 and bfloat16, over 128 channels
-        a group or 256 features, 2**31 elements or more, a JAX without Pallas's Triton backend. Only first derivatives
+        with a line in the log, for what the kernel can't take: other types than float32 and bfloat16, over 64 channels
+        a group or 128 features, 2**31 elements or more, a JAX without Pallas's Triton backend. Only first derivatives
         in reverse mode pass through the kernel. None is "triton" where the default device is an NVIDIA GPU and it can
         take the arguments.
 

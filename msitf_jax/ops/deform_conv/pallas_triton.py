@@ -33,10 +33,12 @@ except ImportError:  # JAX has announced that it will drop this backend
 
 DOT_CHANNELS = 64  # input channels that go into one matrix product
 SMALLEST_DOT = 16  # Triton's least size of one
-MOST_GROUP_CHANNELS, MOST_FEATURES = 128, 256
+MOST_GROUP_CHANNELS, MOST_FEATURES = 64, 128  # more would spill registers
 LARGEST_INDEX = 2**31 - 1
 MOST_IMAGES = 65535  # programs along a CUDA grid's second and third axis
 OLDEST_GPU = 8.0  # compute capability; the first with TF32 and bfloat16
+# JAX's settings of matrix-product precision at which float32 is rounded to TF32.
+SHORT_PRECISIONS = (None, "default", "high", "bfloat16", "tensorfloat32", "TF32_TF32_F32", "BF16_BF16_F32")
 WEIGHT_PROGRAMS = 32  # parts, over all images, that a tap's gradient is summed up in
 
 
@@ -51,7 +53,9 @@ def unsupported(x, offset, weight):
     """
     batch, _, _, channels = x.shape
     group_channels = channels // offset.shape[3]
-    largest = max(math.prod(shape) for shape in (x.shape, offset.shape, (*offset.shape[:3], weight.shape[3])))
+    geometry = _Geometry.of(None, x, offset, weight)
+    shapes = x.shape, offset.shape, (*offset.shape[:3], weight.shape[3]), (batch + WEIGHT_PROGRAMS, geometry.block_size)
+    largest = max(map(math.prod, shapes))
     if triton is None:
         return f"JAX {jax.__version__} has no Triton backend"
     if x.dtype not in (jnp.float32, jnp.bfloat16):
@@ -91,7 +95,7 @@ def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation, i
 def product_type(dtype):
     """What numbers of `dtype` are multiplied as, by JAX's present setting: "float32", "tf32" or "bfloat16"."""
     if dtype == jnp.float32:
-        return "float32" if jax.config.jax_default_matmul_precision in ("float32", "highest") else "tf32"
+        return "tf32" if jax.config.jax_default_matmul_precision in SHORT_PRECISIONS else "float32"
     return jnp.dtype(dtype).name
 
 
@@ -171,6 +175,7 @@ class _Geometry:
     group_channels = property(lambda self: self.channels // self.groups)
     dot_features = property(lambda self: _padded(self.features, SMALLEST_DOT))
     steps = property(lambda self: self.taps * self.group_blocks)  # each a tap and a block of groups
+    block_size = property(lambda self: self.steps * self.dot_channels * self.dot_features)  # of blocked weights
 
     @property
     def block(self):

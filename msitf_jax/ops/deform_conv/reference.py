@@ -5,7 +5,6 @@ It runs wherever JAX does, and `jax.grad` gives all five gradients.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp

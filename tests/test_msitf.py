@@ -88,7 +88,9 @@ def gradients(model, dtype):
     return float(value), published_parameters(nnx.merge(graph, gradient))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float64", 1e-6), pytest.param("float32", 1e-2, marks=pytest.mark.slow)]
+)
 def test_published_gradients(golden_model, dtype, tolerance):
     batch = golden("gradients")
     with jax.enable_x64(dtype == "float64"):

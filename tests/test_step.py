@@ -70,10 +70,13 @@ def prepare(model, optimizer, *, ema=False, dtype="float32", seed=0, **options):
     params = jax.tree.map(lambda a: np.asarray(a).astype(dtype), params)
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
 
-    def initial(seed=seed):
+    def create(seed=seed):
         return state.create(jax.tree.map(jnp.asarray, params), optimizer, ema=ema, seed=seed)
 
-    shardings = sharding.state_shardings(mesh, jax.eval_shape(initial))
+    def initial(seed=seed):  # on the mesh, as what a step returns is: another place is another compilation
+        return jax.device_put(create(seed), shardings)
+
+    shardings = sharding.state_shardings(mesh, jax.eval_shape(create))
     return initial, step.make_train_step(graph, optimizer, mesh, shardings, **options)
 
 

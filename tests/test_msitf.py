@@ -20,10 +20,14 @@ def tiny():
     return MSITF(TINY, rngs=nnx.Rngs(0))
 
 
-def run(model, clip):
+# LLVM's optimizations take as long as the rest of the compiler.
+QUICK = {"xla_backend_optimization_level": 0}
+
+
+def run(model, clip, compiler_options=None):
     """The model's output, compiled afresh."""
     graph, state = nnx.split(model)
-    return jax.jit(lambda state, clip: nnx.merge(graph, state)(clip))(state, clip)
+    return jax.jit(lambda state, clip: nnx.merge(graph, state)(clip), compiler_options=compiler_options)(state, clip)
 
 
 def test_published_parameter_count():
@@ -84,7 +88,8 @@ def gradients(model, dtype):
     def loss(state):
         return jnp.sum(jnp.sqrt((nnx.merge(graph, state)(x) - truth) ** 2 + 1e-6))
 
-    value, gradient = jax.jit(jax.value_and_grad(loss))(state)
+    compiler_options = QUICK if dtype == jnp.float64 else None  # which is not what users run
+    value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=compiler_options)(state)
     return float(value), published_parameters(nnx.merge(graph, gradient))
 
 
@@ -108,21 +113,21 @@ def test_published_gradients(golden_model, dtype, tolerance):
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 2, 9, 2), (1, 5, 8, 8), (2, 3, 1, 17)])
 def test_any_batch_length_and_size(tiny, shape):
     batch, frames, height, width = shape
-    out = run(tiny, jax.random.uniform(jax.random.key(0), (*shape, 3)))
+    out = run(tiny, jax.random.uniform(jax.random.key(0), (*shape, 3)), QUICK)
     assert out.shape == (batch, 2 * frames - 1, 4 * height, 4 * width, 3)
     assert np.all(np.isfinite(out))
 
 
 def test_clips_of_a_batch_do_not_mix(tiny):
     clips = jax.random.uniform(jax.random.key(0), (2, 3, 9, 10, 3))
-    np.testing.assert_allclose(run(tiny, clips)[1:], run(tiny, clips[1:]), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(run(tiny, clips, QUICK)[1:], run(tiny, clips[1:], QUICK), rtol=0, atol=1e-6)
 
 
 def test_frames_may_be_rendered_some_at_a_time(tiny, monkeypatch):
     clip = jax.random.uniform(jax.random.key(0), (2, 3, 9, 10, 3))
-    whole = run(tiny, clip)
+    whole = run(tiny, clip, QUICK)
     monkeypatch.setattr(msitf, "RENDER_PIXELS", 16 * 16)
-    np.testing.assert_allclose(run(tiny, clip), whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(run(tiny, clip, QUICK), whole, rtol=0, atol=1e-6)
 
 
 def test_mean_interpolation_samples_both_frames():
@@ -130,17 +135,23 @@ def test_mean_interpolation_samples_both_frames():
         randomise(MSITF(MSITFConfig(**(vars(TINY) | {"interpolation": rule})), rngs=nnx.Rngs(0)), 0.1)
         for rule in ("first", "mean")
     )
+    shallow_features = nnx.jit(lambda model, clip: model.shallow_features(clip))
+    interpolate = nnx.jit(lambda model, features: model.interpolate(features))
     still = jnp.broadcast_to(jax.random.uniform(jax.random.key(0), (1, 1, 8, 8, 3)), (1, 2, 8, 8, 3))
-    features = first.shallow_features(still)
-    np.testing.assert_allclose(mean.interpolate(features), first.interpolate(features), rtol=0, atol=1e-6)
-    moving = first.shallow_features(still.at[:, 1].set(0.0))
-    assert np.abs(mean.interpolate(moving) - first.interpolate(moving))[:, 1].max() > 1e-3
+    features = shallow_features(first, still)
+    np.testing.assert_allclose(interpolate(mean, features), interpolate(first, features), rtol=0, atol=1e-6)
+    moving = shallow_features(first, still.at[:, 1].set(0.0))
+    assert np.abs(interpolate(mean, moving) - interpolate(first, moving))[:, 1].max() > 1e-3
+
     # Offsets come from the two frames, whatever is sampled.
-    pyramid = mean.pyramid(moving[0])
-    earlier, later = [x[:1] for x in pyramid], [x[1:] for x in pyramid]
-    sampled = [(a + b) / 2 for a, b in zip(earlier, later, strict=True)]
-    expected = mean.fusion(mean.align(sampled, mean.align.prepare(earlier), later))
-    np.testing.assert_allclose(mean.interpolate(moving)[:, 1], expected, rtol=0, atol=1e-6)
+    @nnx.jit
+    def aligned(mean, frames):
+        pyramid = mean.pyramid(frames)
+        earlier, later = [x[:1] for x in pyramid], [x[1:] for x in pyramid]
+        sampled = [(a + b) / 2 for a, b in zip(earlier, later, strict=True)]
+        return mean.fusion(mean.align(sampled, mean.align.prepare(earlier), later))
+
+    np.testing.assert_allclose(interpolate(mean, moving)[:, 1], aligned(mean, moving[0]), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])

@@ -1,6 +1,8 @@
 """How times, memory and the machine's own speed are measured."""
 
 import contextlib
+import pathlib
+import re
 import resource
 import statistics
 import time
@@ -11,14 +13,21 @@ import jax.numpy as jnp
 PRECISIONS = {"float32": "highest", "tf32": "default", "bfloat16": "default"}
 
 
-def seconds(function, *arguments, runs):
-    """Median wall time of `runs` calls after one that is not counted (it compiles, and maps memory)."""
+def seconds(function, *arguments, runs, calls=1):
+    """Median wall time of a call, after one that is not counted (it compiles, and maps memory).
+
+    Args:
+      runs: measurements.
+      calls: of each, one after the other without waiting, so that a device need not wait for the next.
+    """
     jax.block_until_ready(function(*arguments))
     times = []
     for _ in range(runs):
         start = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        times.append(time.perf_counter() - start)
+        for _ in range(calls):
+            result = function(*arguments)
+        jax.block_until_ready(result)
+        times.append((time.perf_counter() - start) / calls)
     return statistics.median(times)
 
 
@@ -56,4 +65,14 @@ def peak_memory():
     statistics = jax.devices()[0].memory_stats()
     if statistics:
         return statistics["peak_bytes_in_use"] / 2**20
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def forget_peak():
+    """From here on `peak_memory` counts anew, for a process on Linux; elsewhere it goes on."""
+    references = pathlib.Path("/proc/self/clear_refs")
+    if references.exists():
+        references.write_text("5")

@@ -17,7 +17,7 @@ def map_chunks(function, arrays, limit):
       What `function` gives for all of them.
     """
     count = jax.tree.leaves(arrays)[0].shape[0]
-    size = max(divisor for divisor in range(1, max(1, limit) + 1) if count % divisor == 0)
+    size = max(divisor for divisor in range(1, max(1, min(limit, count)) + 1) if count % divisor == 0)
     if size == count:
         return function(arrays)
     chunks = jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), arrays)

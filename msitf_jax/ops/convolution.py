@@ -180,7 +180,7 @@ def _cached_part(x, cotangent):
 
 
 def _largest_divisor(number, limit):
-    return max(divisor for divisor in range(1, max(1, limit) + 1) if number % divisor == 0)
+    return max(divisor for divisor in range(1, max(1, min(limit, number)) + 1) if number % divisor == 0)
 
 
 def _correlate(x, cotangent, padding, stride=1):

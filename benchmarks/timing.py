@@ -71,6 +71,18 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def program_memory(compiled):
+    """What a compiled program needs on a device that has memory of its own, in MB; elsewhere `peak_memory()`.
+
+    There the peak may be that of the compiler, which tries algorithms out.
+    """
+    if jax.default_backend() == "cpu":
+        return peak_memory()
+    sizes = compiled.memory_analysis()
+    held = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return (held + sizes.temp_size_in_bytes) / 2**20
+
+
 def forget_peak():
     """From here on `peak_memory` counts anew, for a process on Linux; elsewhere it goes on."""
     references = pathlib.Path("/proc/self/clear_refs")

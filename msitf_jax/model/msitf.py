@@ -9,12 +9,12 @@ from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, subpixel_upsample2x
 from msitf_jax.model.swin import WINDOW, SwinTrunk
 from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
-from msitf_jax.ops.chunks import map_chunks
+from msitf_jax.ops.chunks import map_chunks, on_cpu
 from msitf_jax.ops.resize import trilinear_base
 
-# The trunk and the reconstruction take this many low-resolution pixels at a time: few enough to stay in the cache and
-# to keep the full-size feature maps small, enough to keep the cores busy.
-RENDER_PIXELS = 2048
+# The trunk and the reconstruction take this many low-resolution pixels at a time, or one frame: few enough to stay in a
+# CPU's cache and to keep the full-size feature maps small, enough to keep the cores busy.
+RENDER_PIXELS, DEVICE_RENDER_PIXELS = 2048, 1 << 15
 
 
 class Reconstruction(nnx.Module):
@@ -164,7 +164,8 @@ class MSITF(nnx.Module):
         survival = (
             None if survival is None else survival.reshape(batch * length, *survival.shape[2:]).astype(features.dtype)
         )
-        out = map_chunks(render_frames, (frames, survival), RENDER_PIXELS // (frame[0] * frame[1]))
+        pixels = on_cpu(RENDER_PIXELS, DEVICE_RENDER_PIXELS)
+        out = map_chunks(render_frames, (frames, survival), pixels // (frame[0] * frame[1]))
         return out.reshape(batch, length, 4 * height, 4 * width, 3)
 
 

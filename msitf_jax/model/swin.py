@@ -10,14 +10,14 @@ from flax import nnx
 
 from msitf_jax.model.layers import Conv, LayerNorm, Linear
 from msitf_jax.model.precision import at_least_float32
-from msitf_jax.ops.chunks import map_chunks
+from msitf_jax.ops.chunks import map_chunks, on_cpu
 from msitf_jax.ops.convolution import add_bias
 
 WINDOW = 8
 SHIFT = WINDOW // 2
 MAX_LOGIT_SCALE = math.log(100.0)
 NORM_EPSILON = 1e-12
-STRIP_PIXELS = 3072  # at a time: their attention weights fill about 3 MB
+STRIP_PIXELS = 3072  # at a time on a CPU: their attention weights fill about 3 MB
 BIAS_HIDDEN = 512  # units in the network that gives the position bias
 
 
@@ -139,7 +139,8 @@ class SwinBlock(nnx.Module):
         if survival is not None:
             survival = jnp.repeat(survival, rows, axis=0)
         strips = x.reshape(batch * rows, WINDOW, width, channels)
-        x = map_chunks(self._strips, (strips, regions, survival), STRIP_PIXELS // (WINDOW * width)).reshape(x.shape)
+        limit = on_cpu(STRIP_PIXELS // (WINDOW * width), len(strips))
+        x = map_chunks(self._strips, (strips, regions, survival), limit).reshape(x.shape)
         return jnp.roll(x, (SHIFT, SHIFT), (1, 2)) if self.shifted else x
 
     def _strips(self, chunk):

@@ -3,6 +3,11 @@
 import jax
 
 
+def on_cpu(value, elsewhere):
+    """`value` where JAX's default device is a CPU, whose cache holds little, else the other: few and large launches."""
+    return value if jax.default_backend() == "cpu" else elsewhere
+
+
 def map_chunks(function, arrays, limit):
     """`function(arrays)`, computed for at most `limit` entries of the first axis at a time.
 

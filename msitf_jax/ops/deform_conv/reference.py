@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from msitf_jax.ops.chunks import map_chunks
+from msitf_jax.ops.chunks import map_chunks, on_cpu
 from msitf_jax.ops.convolution import add_bias
 
 RING = 2  # zero pixels around the frame
@@ -42,7 +42,7 @@ def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation, s
         None is what suits JAX's default device.
     """
     if samples is None:
-        samples = CPU_SAMPLES if jax.default_backend() == "cpu" else DEVICE_SAMPLES
+        samples = on_cpu(CPU_SAMPLES, DEVICE_SAMPLES)
     batch, height, width, channels = x.shape
     out_height, out_width, groups = offset.shape[1:4]
     kernel_height, kernel_width = weight.shape[:2]

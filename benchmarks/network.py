@@ -34,7 +34,12 @@ def main():
         compiled = forward.lower(params, clip).compile()
         compile_seconds = time.perf_counter() - start
         seconds = timing.seconds(compiled, params, clip, runs=options.runs)
-    result = {"compile_s": compile_seconds, "seconds": seconds, "peak_mb": timing.program_memory(compiled), "gflop": gflop}
+    result = {
+        "compile_s": compile_seconds,
+        "seconds": seconds,
+        "peak_mb": timing.program_memory(compiled),
+        "gflop": gflop,
+    }
     print(json.dumps(result | {"matmul_gflops": timing.matmul_rate(options.type)}))
 
 

@@ -73,7 +73,7 @@ def with_gradients(*arguments):
 def test_forward_and_backward_lower_for_cuda(shape, groups, features, dtype, precision):
     with jax.default_matmul_precision(precision):
         text = lowered(with_gradients, *shapes(shape, groups, features, dtype))
-    assert kernels(text) == ["deform_conv_forward", "deform_conv_points", "deform_conv_weight"]
+    assert kernels(text) == ["deform_conv_forward", "deform_conv_inputs", "deform_conv_weight"]
 
 
 @needs_triton
@@ -101,7 +101,7 @@ def test_vmap_scan_and_remat_lower_for_cuda():
 
     batched = (jax.ShapeDtypeStruct((3, *a.shape), a.dtype) for a in shapes((2, 5, 6, 64)))
     found = kernels(lowered(jax.vmap(jax.value_and_grad(loss, range(5))), *batched))
-    assert set(found) >= {"deform_conv_forward", "deform_conv_points", "deform_conv_weight"}
+    assert set(found) >= {"deform_conv_forward", "deform_conv_inputs", "deform_conv_weight"}
 
 
 @needs_triton
@@ -192,7 +192,7 @@ def test_which_gpus_run_the_kernels(monkeypatch, capability, runs):
 
 @pytest.mark.parametrize("pixels", [1, 8192, 8193, 10**7])
 @pytest.mark.parametrize("product", ["float32", "tf32", "bfloat16"])
-@pytest.mark.parametrize("kernel", ["forward", "points", "weight"])
+@pytest.mark.parametrize("kernel", ["forward", "inputs", "weight"])
 def test_every_shape_and_type_has_blocks(kernel, product, pixels):
     blocks = pallas_triton.blocks_for(kernel, product, pixels)
     assert blocks.pixels >= pallas_triton.SMALLEST_DOT

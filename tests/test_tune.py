@@ -11,24 +11,24 @@ from benchmarks import timing, tune
 from msitf_jax.ops.deform_conv import pallas_triton
 from msitf_jax.ops.deform_conv.pallas_triton import Blocks
 
-FEW, MANY = Blocks(16, 4, 1), Blocks(32, 8, 2)
+FEW, MANY = Blocks(16, 32, 4, 1), Blocks(32, 64, 8, 2)
 
 
 def test_rows_end_half_way_to_the_next_size_and_are_merged():
     assert tune.rows({100: FEW, 10_000: MANY, 400: FEW}) == [
-        {"up_to_pixels": 2000, "blocks": [16, 4, 1]},
-        {"up_to_pixels": None, "blocks": [32, 8, 2]},
+        {"up_to_pixels": 2000, "blocks": [16, 32, 4, 1]},
+        {"up_to_pixels": None, "blocks": [32, 64, 8, 2]},
     ]
-    assert tune.rows({100: FEW}) == [{"up_to_pixels": None, "blocks": [16, 4, 1]}]
+    assert tune.rows({100: FEW}) == [{"up_to_pixels": None, "blocks": [16, 32, 4, 1]}]
 
 
 @pytest.mark.skipif(pallas_triton.triton is None, reason="this JAX has no Triton backend")
 def test_every_kernel_is_compared_with_the_plain_path_and_timed(capsys):
     found = list(tune.tune(((1, 3, 5, 64),), (FEW, MANY), products=("float32",), runs=1, interpret=True))
-    assert [(name, product) for name, product, _ in found] == [(n, "float32") for n in ("forward", "points", "weight")]
+    assert [(name, product) for name, product, _ in found] == [(n, "float32") for n in ("forward", "inputs", "weight")]
     for _, _, (row,) in found:
         assert row["up_to_pixels"] is None
-        assert row["blocks"] in ([16, 4, 1], [32, 8, 2])
+        assert row["blocks"] in ([16, 32, 4, 1], [32, 64, 8, 2])
     captured = capsys.readouterr()
     assert captured.err == ""
     assert captured.out.count("[1, 3, 5, 64]") == 3
@@ -43,13 +43,13 @@ def test_wrong_and_broken_candidates_are_left_out_and_named(monkeypatch, capsys)
     def seconds(function, x, runs, calls):
         return 1.0
 
-    candidates = (Blocks(16, 8, 3), Blocks(32, 4, 2), Blocks(16, 4, 1))
+    candidates = (Blocks(16, 64, 8, 3), Blocks(32, 64, 4, 2), Blocks(16, 64, 4, 1))
     monkeypatch.setattr(timing, "seconds", seconds)
 
     def fastest(candidates):
         return tune.fastest("forward", "float32", kernel, lambda x: (x, x), (jnp.ones(3),), candidates, runs=1)
 
-    assert fastest(candidates) == (1.0, Blocks(16, 4, 1))
+    assert fastest(candidates) == (1.0, Blocks(16, 64, 4, 1))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "off by nan" in lines[0]
@@ -64,7 +64,7 @@ def test_what_is_measured_replaces_its_rows_and_no_others(tmp_path, monkeypatch)
     monkeypatch.setattr("sys.argv", ["tune", "--write"])
     monkeypatch.setattr(pallas_triton, "runs_here", lambda: True)
     monkeypatch.setattr(pallas_triton, "__file__", str(tmp_path / "pallas_triton.py"))
-    measured = [{"up_to_pixels": None, "blocks": [32, 8, 1]}]
+    measured = [{"up_to_pixels": None, "blocks": [32, 64, 8, 1]}]
     monkeypatch.setattr(tune, "tune", lambda: iter([("forward", "tf32", measured)]))
     tune.main()
     after = json.loads(path.read_text())

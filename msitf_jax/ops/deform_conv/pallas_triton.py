@@ -2,15 +2,15 @@
 
 A program takes some output pixels of one image. Tap by tap it gathers their four corners, interpolates, applies the
 mask and multiplies by that tap's weights, so that samples, nine times the size of x, never leave its registers. Two
-more kernels give the gradients of offsets and mask and of the weights; they sample anew instead of keeping anything.
-The gradient of x is left to the plain path, where XLA adds it up atomically.
+more kernels give the gradients, one of x, offsets and mask and one of the weights; they sample anew instead of keeping
+anything. What pixels add to the gradient of x is added up atomically, in whatever order they come.
 
 Coordinates and sums are float32 throughout; products follow JAX's setting of matrix-product precision: TF32 by
-default, float32 under "highest".
+default, under "highest" three of TF32 for each, which together are as good as float32.
 
-Triton blocks have powers of two as sizes. Channels are laid out as `[groups, channels of a group]`, each padded to one,
-as many groups at a time as fill `DOT_CHANNELS`: a block of groups. An index into an array is counted in the flattened
-array, in 32 bits.
+Triton blocks have powers of two as sizes. Channels are laid out as `[groups, channels of a group]`, each padded to one;
+a program goes through all taps for some groups, a block of them, before it turns to the next, so that what they sample
+stays in the cache. An index into an array is counted in the flattened array, in 32 bits.
 """
 
 import dataclasses
@@ -31,7 +31,6 @@ try:
 except ImportError:  # JAX has announced that it will drop this backend
     triton = None
 
-DOT_CHANNELS = 64  # input channels that go into one matrix product
 SMALLEST_DOT = 16  # Triton's least size of one
 MOST_GROUP_CHANNELS, MOST_FEATURES = 64, 128  # more would spill registers
 LARGEST_INDEX = 2**31 - 1
@@ -53,7 +52,7 @@ def unsupported(x, offset, weight):
     """
     batch, _, _, channels = x.shape
     group_channels = channels // offset.shape[3]
-    geometry = _Geometry.of(None, x, offset, weight)
+    geometry = _Geometry.of(None, Blocks(SMALLEST_DOT, MOST_GROUP_CHANNELS, 4, 1), x, offset, weight)
     shapes = x.shape, offset.shape, (*offset.shape[:3], weight.shape[3]), (batch + WEIGHT_PROGRAMS, geometry.block_size)
     largest = max(map(math.prod, shapes))
     if triton is None:
@@ -135,12 +134,8 @@ def _backward(options, arrays, cotangent):
         return jax.vjp(options.plain, x, offset, mask, weight, bias)[1](cotangent)
 
     def kernels(x, offset, mask, weight, bias, cotangent):
-        # In float32, which GPUs add to atomically.
-        wide = [a.astype(jnp.float32) for a in (x, offset, mask, weight)]
-        _, input_gradient = jax.vjp(lambda x: options.plain(x, *wide[1:], None), wide[0])
         gradients = (
-            *input_gradient(cotangent.astype(jnp.float32)),
-            *_points_kernel(options, x, offset, mask, weight, cotangent),
+            *_inputs_kernel(options, x, offset, mask, weight, cotangent),
             _weight_kernel(options, x, offset, mask, weight, cotangent),
             jnp.sum(cotangent, (0, 1, 2), jnp.float32),
         )
@@ -153,10 +148,28 @@ _deform_conv2d.defvjp(_forward, _backward)
 
 
 @dataclasses.dataclass(frozen=True)
+class Blocks:
+    """How a kernel is cut up.
+
+    Args:
+      pixels: output pixels that a program takes at a time.
+      channels: input channels in one matrix product, if groups are that narrow.
+      warps: of a program.
+      stages: of its pipeline.
+    """
+
+    pixels: int
+    channels: int
+    warps: int
+    stages: int
+
+
+@dataclasses.dataclass(frozen=True)
 class _Geometry:
     """Sizes that a kernel is compiled for."""
 
     options: _Options
+    blocks: Blocks
     frame: tuple  # (height, width) of x
     out: tuple  # (height, width) of the result
     channels: int
@@ -165,23 +178,23 @@ class _Geometry:
     features: int
 
     @classmethod
-    def of(cls, options, x, offset, weight):
-        return cls(
-            options, x.shape[1:3], offset.shape[1:3], x.shape[3], offset.shape[3], weight.shape[:2], weight.shape[3]
-        )
+    def of(cls, options, blocks, x, offset, weight):
+        shapes = x.shape[1:3], offset.shape[1:3], x.shape[3], offset.shape[3], weight.shape[:2], weight.shape[3]
+        return cls(options, blocks, *shapes)
 
     pixels = property(lambda self: math.prod(self.out))  # of an image of the result
     taps = property(lambda self: math.prod(self.kernel))
     group_channels = property(lambda self: self.channels // self.groups)
     dot_features = property(lambda self: _padded(self.features, SMALLEST_DOT))
-    steps = property(lambda self: self.taps * self.group_blocks)  # each a tap and a block of groups
+    pixel_blocks = property(lambda self: pl.cdiv(self.pixels, self.blocks.pixels))
+    steps = property(lambda self: self.group_blocks * self.taps)  # each a block of groups and a tap
     block_size = property(lambda self: self.steps * self.dot_channels * self.dot_features)  # of blocked weights
 
     @property
     def block(self):
         """(groups, channels of a group) of a block, padded."""
         channels = _padded(self.group_channels)
-        groups = min(_padded(self.groups), max(1, DOT_CHANNELS // channels))
+        groups = min(_padded(self.groups), max(1, self.blocks.channels // channels))
         return groups, max(channels, SMALLEST_DOT // groups)
 
     @property
@@ -195,14 +208,16 @@ class _Geometry:
     def blocked(self, weight):
         """`[kh, kw, C, Co]` -> flat `[steps, dot_channels, dot_features]`, zeros as padding."""
         groups, channels = self.block
-        padded_groups = self.group_blocks * groups
         weight = weight.reshape(self.taps, self.groups, self.group_channels, self.features)
-        sizes = padded_groups - self.groups, channels - self.group_channels, self.dot_features - self.features
-        return jnp.pad(weight, ((0, 0), *((0, size) for size in sizes))).reshape(-1)
+        missing = self.group_blocks * groups - self.groups
+        sizes = missing, channels - self.group_channels, self.dot_features - self.features
+        weight = jnp.pad(weight, ((0, 0), *((0, size) for size in sizes)))
+        return weight.reshape(self.taps, self.group_blocks, -1).swapaxes(0, 1).reshape(-1)
 
     def unblocked(self, weight):
         """The inverse of `blocked`."""
         groups, channels = self.block
+        weight = weight.reshape(self.group_blocks, self.taps, -1).swapaxes(0, 1)
         weight = weight.reshape(self.taps, self.group_blocks * groups, channels, self.dot_features)
         weight = weight[:, : self.groups, : self.group_channels, : self.features]
         return weight.reshape(*self.kernel, self.channels, self.features)
@@ -213,20 +228,11 @@ def _padded(size, least=1):
     return max(least, pl.next_power_of_2(size))
 
 
-@dataclasses.dataclass(frozen=True)
-class Blocks:
-    """How a kernel is cut up: output pixels a program takes at a time, warps of a program, stages of its pipeline."""
-
-    pixels: int
-    warps: int
-    stages: int
-
-
 def blocks_for(kernel, product, pixels):
     """From `blocks.json`, which `python -m benchmarks.tune` makes.
 
     Args:
-      kernel: "forward", "points" or "weight".
+      kernel: "forward", "inputs" or "weight".
       product: see `product_type`.
       pixels: of the results of a whole batch.
     """
@@ -239,71 +245,77 @@ def _table():
     return json.loads(importlib.resources.files(__package__).joinpath("blocks.json").read_text())["kernels"]
 
 
-def _call(name, body, geometry, blocks, grid, out_shape, *arrays):
-    """Runs `body(geometry, blocks, *refs)` over the grid, under `name` in the lowered code, on flattened arrays."""
+def _call(name, body, geometry, grid, out_shape, *arrays, aliases=None):
+    """Runs `body(geometry, *refs)` over the grid, under `name` in the lowered code, on flattened arrays."""
 
     def kernel(*refs):
-        body(geometry, blocks, *refs)
+        body(geometry, *refs)
 
     kernel.__name__ = f"deform_conv_{name}"
     call = pl.pallas_call(
         kernel,
         grid=grid,
         out_shape=[jax.ShapeDtypeStruct((math.prod(s.shape),), s.dtype) for s in out_shape],
-        compiler_params=triton.CompilerParams(num_warps=blocks.warps, num_stages=blocks.stages),
+        input_output_aliases=aliases or {},
+        compiler_params=triton.CompilerParams(num_warps=geometry.blocks.warps, num_stages=geometry.blocks.stages),
         interpret=geometry.options.interpret,
         name=kernel.__name__,
     )
     return [flat.reshape(s.shape) for flat, s in zip(call(*(a.reshape(-1) for a in arrays)), out_shape, strict=True)]
 
 
+def _geometry(kernel, options, x, offset, weight):
+    blocks = blocks_for(kernel, options.product, math.prod(offset.shape[:3]))
+    return _Geometry.of(options, blocks, x, offset, weight)
+
+
 def _forward_kernel(options, x, offset, mask, weight, bias):
-    geometry = _Geometry.of(options, x, offset, weight)
-    blocks = blocks_for("forward", options.product, x.shape[0] * geometry.pixels)
+    geometry = _geometry("forward", options, x, offset, weight)
     shape = jax.ShapeDtypeStruct((x.shape[0], *geometry.out, geometry.features), x.dtype)
     bias = jnp.pad(bias.astype(jnp.float32), (0, geometry.dot_features - geometry.features))
-    grid = (pl.cdiv(geometry.pixels, blocks.pixels), x.shape[0])
+    grid = (geometry.pixel_blocks, x.shape[0])
     weight = geometry.blocked(weight.astype(x.dtype))
-    (out,) = _call("forward", _forward_body, geometry, blocks, grid, [shape], x, offset, mask, weight, bias)
+    (out,) = _call("forward", _forward_body, geometry, grid, [shape], x, offset, mask, weight, bias)
     return out
 
 
-def _forward_body(geometry, blocks, x, offset, mask, weight, bias, out):
-    image, pixel = pl.program_id(1), _pixels(pl.program_id(0), blocks)
+def _forward_body(geometry, x, offset, mask, weight, bias, out):
+    image, pixel = pl.program_id(1), _pixels(geometry, pl.program_id(0))
 
     def add_tap(step, total):
         points = _points(geometry, offset, mask, image, pixel, step)
         return total + _dot(geometry, _samples(geometry, x, image, points), _weight_block(geometry, weight, step))
 
-    total = jnp.zeros((blocks.pixels, geometry.dot_features), jnp.float32)
+    total = jnp.zeros((geometry.blocks.pixels, geometry.dot_features), jnp.float32)
     total = jax.lax.fori_loop(0, geometry.steps, add_tap, total)
     total = total + bias[...][None, :]
     index, inside = _features(geometry, image, pixel)
     triton.store(out.at[index], total.astype(out.dtype), mask=inside)
 
 
-def _points_kernel(options, x, offset, mask, weight, cotangent):
-    """Gradients of offset and mask, float32."""
-    geometry = _Geometry.of(options, x, offset, weight)
-    blocks = blocks_for("points", options.product, x.shape[0] * geometry.pixels)
-    # Pixels of a tap in a row, as a program writes them; XLA brings them into order as it reads them.
-    shape = jax.ShapeDtypeStruct((geometry.taps, *offset.shape[:4]), jnp.float32)
-    grid = (pl.cdiv(geometry.pixels, blocks.pixels), x.shape[0])
+def _inputs_kernel(options, x, offset, mask, weight, cotangent):
+    """Gradients of x, offset and mask, float32."""
+    geometry = _geometry("inputs", options, x, offset, weight)
+    # Points of a tap in a row, as a program writes them; XLA brings them into order as it reads them.
+    points = jax.ShapeDtypeStruct((geometry.taps, *offset.shape[:4]), jnp.float32)
+    shapes = [jax.ShapeDtypeStruct(x.shape, jnp.float32), points, points, points]
     arrays = x, offset, mask, geometry.blocked(weight.astype(x.dtype)), cotangent.astype(x.dtype)
-    down, right, mask = _call("points", _points_body, geometry, blocks, grid, [shape] * 3, *arrays)
-    return jnp.moveaxis(jnp.stack([down, right], -1), 0, 4), jnp.moveaxis(mask, 0, 4)
+    zeros = jnp.zeros(x.shape, jnp.float32)
+    grid = (geometry.pixel_blocks, x.shape[0])
+    x, down, right, mask = _call("inputs", _inputs_body, geometry, grid, shapes, *arrays, zeros, aliases={5: 0})
+    return x, jnp.moveaxis(jnp.stack([down, right], -1), 0, 4), jnp.moveaxis(mask, 0, 4)
 
 
-def _points_body(geometry, blocks, x, offset, mask, weight, cotangent, down_out, right_out, mask_out):
-    image, pixel = pl.program_id(1), _pixels(pl.program_id(0), blocks)
+def _inputs_body(geometry, x, offset, mask, weight, cotangent, _, x_out, down_out, right_out, mask_out):
+    image, pixel = pl.program_id(1), _pixels(geometry, pl.program_id(0))
     index, inside = _features(geometry, image, pixel)
     cotangents = triton.load(cotangent.at[index], mask=inside, other=0)
     images = pl.num_programs(1)
 
-    def write_tap(step, _):
+    def add_tap(step, _):
         points = _points(geometry, offset, mask, image, pixel, step)
         samples = _dot(geometry, cotangents, _weight_block(geometry, weight, step), contracted=(1, 1))
-        samples = samples.reshape(blocks.pixels, *geometry.block)
+        samples = samples.reshape(geometry.blocks.pixels, *geometry.block)
         # What a corner would add to the loss with a factor of one.
         upper_left, upper_right, lower_left, lower_right = (
             jnp.sum(samples * corner, 2) for corner in _corners(geometry, x, image, points)
@@ -321,30 +333,37 @@ def _points_body(geometry, blocks, x, offset, mask, weight, cotangent, down_out,
             (mask_out, (1 - down) * upper + down * lower),
         ):
             triton.store(ref.at[index], value, mask=points.exists)
+        for factor, (index, wanted) in zip(points.factors, _corner_indices(geometry, image, points), strict=True):
+            _add_atomically(geometry, x_out, index, factor[:, :, None] * samples, wanted)
         return 0
 
-    jax.lax.fori_loop(0, geometry.steps, write_tap, 0)
+    jax.lax.fori_loop(0, geometry.steps, add_tap, 0)
+
+
+def _add_atomically(geometry, ref, index, value, wanted):
+    if geometry.options.interpret:  # where programs take turns, and the atomic addition has neither masks nor repeats
+        ref[...] = ref[...].at[jnp.where(wanted, index, 0)].add(jnp.where(wanted, value, 0))
+    else:
+        triton.atomic_add(ref, (index,), value, mask=wanted)
 
 
 def _weight_kernel(options, x, offset, mask, weight, cotangent):
     """The gradient of the weights, float32, summed up in parts so that it is the same each time."""
-    geometry = _Geometry.of(options, x, offset, weight)
-    blocks = blocks_for("weight", options.product, x.shape[0] * geometry.pixels)
-    parts = min(pl.cdiv(WEIGHT_PROGRAMS, x.shape[0]), pl.cdiv(geometry.pixels, blocks.pixels))
+    geometry = _geometry("weight", options, x, offset, weight)
+    parts = min(pl.cdiv(WEIGHT_PROGRAMS, x.shape[0]), geometry.pixel_blocks)
     shape = (x.shape[0], parts, geometry.steps, geometry.dot_channels, geometry.dot_features)
     grid = (parts, geometry.steps, x.shape[0])
     arrays = x, offset, mask, cotangent.astype(x.dtype)
-    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32)]
-    (out,) = _call("weight", _weight_body, geometry, blocks, grid, shapes, *arrays)
+    (out,) = _call("weight", _weight_body, geometry, grid, [jax.ShapeDtypeStruct(shape, jnp.float32)], *arrays)
     return geometry.unblocked(jnp.sum(out, (0, 1)))
 
 
-def _weight_body(geometry, blocks, x, offset, mask, cotangent, out):
+def _weight_body(geometry, x, offset, mask, cotangent, out):
     part, step, image = (pl.program_id(axis) for axis in range(3))
     parts = pl.num_programs(0)
 
     def add_pixels(i, total):
-        pixel = _pixels(part + i.astype(jnp.int32) * parts, blocks)
+        pixel = _pixels(geometry, part + i.astype(jnp.int32) * parts)
         points = _points(geometry, offset, mask, image, pixel, step)
         samples = _samples(geometry, x, image, points)
         index, inside = _features(geometry, image, pixel)
@@ -352,8 +371,8 @@ def _weight_body(geometry, blocks, x, offset, mask, cotangent, out):
         return total + _dot(geometry, samples, cotangents, contracted=(0, 0))
 
     size = geometry.dot_channels, geometry.dot_features
-    pixel_blocks = pl.cdiv(geometry.pixels, blocks.pixels)
-    total = jax.lax.fori_loop(0, pl.cdiv(pixel_blocks, parts), add_pixels, jnp.zeros(size, jnp.float32))
+    turns = pl.cdiv(geometry.pixel_blocks, parts)
+    total = jax.lax.fori_loop(0, turns, add_pixels, jnp.zeros(size, jnp.float32))
     row = ((image * parts + part) * geometry.steps + step) * size[0] + _arange(size[0])
     triton.store(out.at[row[:, None] * size[1] + _arange(size[1])[None, :]], total)
 
@@ -362,14 +381,18 @@ def _arange(size):
     return jnp.arange(size, dtype=jnp.int32)
 
 
-def _pixels(block, blocks):
+def _pixels(geometry, block):
     """Output pixels of a block, counted within an image; the last ones may not exist."""
-    return block * blocks.pixels + _arange(blocks.pixels)
+    return block * geometry.blocks.pixels + _arange(geometry.blocks.pixels)
 
 
 def _dot(geometry, a, b, contracted=(1, 0)):
     """Matrix product over the given axes of a and b."""
-    precision = jax.lax.Precision.HIGHEST if geometry.options.product == "float32" else jax.lax.Precision.DEFAULT
+    precision = jax.lax.Precision.DEFAULT
+    if geometry.options.product == "float32":
+        # Triton's own float32 is far slower than three products of TF32 parts, which interpreters don't know.
+        three_tf32 = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+        precision = jax.lax.Precision.HIGHEST if geometry.options.interpret else three_tf32
     axes = tuple((axis,) for axis in contracted)
     return jax.lax.dot_general(a, b, (axes, ((), ())), precision=precision, preferred_element_type=jnp.float32)
 
@@ -389,9 +412,9 @@ def _weight_block(geometry, weight, step):
 
 def _tap_and_groups(geometry, step):
     """The tap of a step, and its groups, of which the last may not exist."""
-    groups, blocks = geometry.block[0], jnp.int32(geometry.group_blocks)
+    groups, taps = geometry.block[0], jnp.int32(geometry.taps)
     step = step.astype(jnp.int32)  # a loop's counter has 64 bits where those are enabled
-    return jax.lax.div(step, blocks), jax.lax.rem(step, blocks) * groups + _arange(groups)
+    return jax.lax.rem(step, taps), jax.lax.div(step, taps) * groups + _arange(groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -405,6 +428,12 @@ class _Points:
     down: jax.Array  # how far below them the point lies, 0..1
     right: jax.Array
     mask: jax.Array
+
+    @property
+    def factors(self):
+        """Of the four corners, row by row."""
+        rows, columns = (1 - self.down, self.down), (1 - self.right, self.right)
+        return [row * column * self.mask for row in rows for column in columns]
 
 
 def _points(geometry, offset, mask, image, pixel, step):
@@ -429,24 +458,26 @@ def _points(geometry, offset, mask, image, pixel, step):
 
 def _samples(geometry, x, image, points):
     """`[pixels, dot_channels]` in x's type: interpolated and masked."""
-    rows, columns = (1 - points.down, points.down), (1 - points.right, points.right)
-    factors = [row * column * points.mask for row in rows for column in columns]
     corners = _corners(geometry, x, image, points)
-    samples = sum(factor[:, :, None] * corner for factor, corner in zip(factors, corners, strict=True))
+    samples = sum(factor[:, :, None] * corner for factor, corner in zip(points.factors, corners, strict=True))
     return samples.reshape(samples.shape[0], geometry.dot_channels).astype(x.dtype)
 
 
 def _corners(geometry, x, image, points):
     """x around the points, zero outside the frame: four `[pixels, groups, channels]`, row by row, float32."""
+    indices = _corner_indices(geometry, image, points)
+    return [triton.load(x.at[index], mask=wanted, other=0).astype(jnp.float32) for index, wanted in indices]
+
+
+def _corner_indices(geometry, image, points):
+    """Where in x each of the four lies, and which of its pixels and channels exist."""
     height, width = geometry.frame
     channel = _arange(geometry.block[1])[None, None, :]
     first_channel = points.group[None, :] * geometry.group_channels
-    corners = []
+    indices = []
     for row in (points.top, points.top + 1):
         for column in (points.left, points.left + 1):
             inside = points.exists & (row >= 0) & (row < height) & (column >= 0) & (column < width)
             index = ((image * height + row) * width + column) * geometry.channels + first_channel
-            wanted = inside[:, :, None] & (channel < geometry.group_channels)
-            corner = triton.load(x.at[index[:, :, None] + channel], mask=wanted, other=0)
-            corners.append(corner.astype(jnp.float32))
-    return corners
+            indices.append((index[:, :, None] + channel, inside[:, :, None] & (channel < geometry.group_channels)))
+    return indices

@@ -37,7 +37,7 @@ def main():
     result = {
         "compile_s": compile_seconds,
         "seconds": seconds,
-        "peak_mb": timing.program_memory(compiled),
+        "peak_mb": timing.memory(compiled),
         "gflop": gflop,
     }
     print(json.dumps(result | {"matmul_gflops": timing.matmul_rate(options.type)}))

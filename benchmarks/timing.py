@@ -61,20 +61,17 @@ def bandwidth():
 
 
 def peak_memory():
-    """The most memory held so far, in MB: of the device where it has its own, else of this process."""
-    statistics = jax.devices()[0].memory_stats()
-    if statistics:
-        return statistics["peak_bytes_in_use"] / 2**20
+    """The most memory held so far by this process, in MB."""
     status = pathlib.Path("/proc/self/status")
     if status.exists():
         return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def program_memory(compiled):
-    """What a compiled program needs on a device that has memory of its own, in MB; elsewhere `peak_memory()`.
+def memory(compiled):
+    """What a program that has run needed, in MB: on a CPU the peak of this process, else of the device's own memory.
 
-    There the peak may be that of the compiler, which tries algorithms out.
+    The peak there may be that of the compiler, which tries algorithms out.
     """
     if jax.default_backend() == "cpu":
         return peak_memory()
@@ -84,7 +81,7 @@ def program_memory(compiled):
 
 
 def forget_peak():
-    """From here on `peak_memory` counts anew, for a process on Linux; elsewhere it goes on."""
+    """From here on `peak_memory` counts anew, on Linux; elsewhere it goes on."""
     references = pathlib.Path("/proc/self/clear_refs")
     if references.exists():
         references.write_text("5")

@@ -56,7 +56,7 @@ def main():
 
     seconds = timing.seconds(run, runs=RUNS)
     result = {"compile_s": compile_seconds, "seconds_per_clip": seconds / options.batch}
-    result["peak_mb"] = timing.program_memory(compiled)
+    result["peak_mb"] = timing.memory(compiled)
     print(json.dumps(result | {"matmul_gflops": timing.matmul_rate(options.type)}))
 
 

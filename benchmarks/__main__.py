@@ -1,9 +1,9 @@
 """Times the op, the network and a training step, counts what eight devices exchange, and prints tables.
 
-`--write` also replaces benchmarks/RESULTS.md. `--torchvision_python` names a Python that has torch and torchvision, for
-comparison: of the op, the two taking turns, and of the network with the sum of its layers in eager PyTorch. On a GPU
-float32, TF32 and bfloat16 are measured, and the op as a kernel and in plain JAX. Every measurement is a process of its
-own, so that its peak memory is its own.
+`--write` also replaces benchmarks/RESULTS.md, on a GPU RESULTS_GPU.md. `--torchvision_python` names a Python that has
+torch and torchvision, for comparison: of the op, the two taking turns, and of the network with the sum of its layers in
+eager PyTorch. On a GPU float32, TF32 and bfloat16 are measured, and the op as a kernel and in plain JAX. Every
+measurement is a process of its own, so that its peak memory is its own.
 """
 
 import argparse
@@ -20,37 +20,53 @@ import sys
 import flax
 import jax
 
-from benchmarks import op
+from msitf_jax import atomic
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Convolutions of the published network a low-resolution pixel, for 4 frames to 7; what `share` counts for it.
+# Convolutions, linears and attention of the published network a low-resolution pixel, for 4 frames to 7: what `share`
+# counts for it. Its deformable convolutions would add 80 GFLOP to the 1990 of a Vid4 window.
 PUBLISHED_GFLOP = 1990 / (144 * 184)
+SHAPES = ([1, 144, 184, 64], [7, 144, 184, 64], [16, 32, 32, 64])  # those of benchmarks/op.py
 OP_ROUNDS = 3
 REFERENCE_GFLOPS = 212  # matrix-product rate of the machine on which the published code took 5.3 s a clip
-GPU = jax.default_backend() == "gpu"
 TORCHVISION_TYPES = {"bfloat16": "float16"}  # the nearest that its op has
-TYPES = ("float32", "tf32", "bfloat16") if GPU else ("float32",)
+SECTIONS = ("op", "network", "training", "exchanges")
 
 
 def main():
-    """Runs everything, prints it, and writes it if asked."""
+    """Measures, prints each section as it is done, and writes them all if asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--torchvision_python", metavar="PYTHON", help="an interpreter with torch and torchvision")
-    parser.add_argument("--write", action="store_true", help="replace benchmarks/RESULTS.md")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="this section; may be repeated")
+    parser.add_argument("--write", action="store_true", help="replace the file of results")
     options = parser.parse_args()
-    torchvision = options.torchvision_python
-    text = "# Benchmarks\n\nMade by `python -m benchmarks --write`.\n"
-    print(text)
-    measurements = _machine, lambda: _op(torchvision), lambda: _network(torchvision), _training, _exchanges
-    for measure in measurements:
-        part = measure()
-        print(part, end="\n\n", flush=True)
-        text += f"\n{part}\n"
-        if options.write:
-            (ROOT / "benchmarks" / "RESULTS.md").write_text(text)
+    if options.only and options.write:
+        parser.error("--write takes all sections: leave --only out")
+    asked = "import jax, json; print(json.dumps([jax.default_backend(), jax.devices()[0].device_kind]))"
+    backend, device = _run([sys.executable, "-c", asked])  # in a process of its own: it holds the device
+    gpu, torchvision = backend == "gpu", options.torchvision_python
+    measurements = {
+        "op": lambda: _op(gpu, torchvision),
+        "network": lambda: _network(gpu, torchvision),
+        "training": lambda: _training(gpu),
+        "exchanges": _exchanges,
+    }
+    parts = ["# Benchmarks\n\nMade by `python -m benchmarks --write`.", _machine(device if gpu else backend)]
+    print(*parts, sep="\n\n", end="\n\n", flush=True)
+    for name in options.only or SECTIONS:
+        parts.append(measurements[name]())
+        print(parts[-1], end="\n\n", flush=True)
+    if options.write:
+        text = "\n\n".join(parts) + "\n"
+        path = ROOT / "benchmarks" / ("RESULTS_GPU.md" if gpu else "RESULTS.md")
+        atomic.write(path, lambda file: file.write(text.encode()))
 
 
-def _machine():
+def _types(gpu):
+    return ("float32", "tf32", "bfloat16") if gpu else ("float32",)
+
+
+def _machine(device):
     processor = platform.processor() or platform.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -59,16 +75,16 @@ def _machine():
         ]
         processor = names[0] if names else processor
     versions = f"Python {platform.python_version()}, jax {jax.__version__}, flax {flax.__version__}"
-    return f"{datetime.date.today()}, {os.cpu_count()} cores of {processor}, {jax.default_backend()}; {versions}."
+    return f"{datetime.date.today()}, {os.cpu_count()} cores of {processor}, {device}; {versions}."
 
 
-def _op(torchvision_python):
-    rows = []
-    for shape, kind in itertools.product(range(len(op.SHAPES)), TYPES):
+def _op(gpu, torchvision_python):
+    rows, versions = [], set()
+    for shape, kind in itertools.product(range(len(SHAPES)), _types(gpu)):
         flags = [f"--shape={shape}", f"--type={kind}"]
         commands = {
             name: [sys.executable, "-m", "benchmarks.op", f"--implementation={name}", *flags]
-            for name in (("triton", "xla") if GPU else ("xla",))
+            for name in (("triton", "xla") if gpu else ("xla",))
         }
         if torchvision_python:
             flags = [f"--shape={shape}", f"--type={TORCHVISION_TYPES.get(kind, kind)}"]
@@ -76,20 +92,22 @@ def _op(torchvision_python):
         rounds = [{name: _run(command) for name, command in commands.items()} for _ in range(OP_ROUNDS)]
         for name in commands:
             label = TORCHVISION_TYPES.get(kind, kind) if name == "torchvision" else kind
-            rows.append(_op_row(op.SHAPES[shape], label, name, rounds))
+            rows.append(_op_row(SHAPES[shape], label, name, rounds))
+            versions |= {r[name]["version"] for r in rounds if "version" in r[name]}
     return (
         "## Deformable convolution\n\n"
-        f"8 groups, 3x3; median of {op.RUNS} calls after the first, then of {OP_ROUNDS} processes, taking turns. "
-        "Backward is forward with all gradients; memory is what the calls added to the peak. Limit: the longer of "
-        "products over the rate of matrix products and bytes over bandwidth, each array touched once, as a share of "
-        "the time taken. Ratio: torchvision's time to ours, round by round, median and least.\n\n"
+        f"8 groups, 3x3; median of 5 measurements after the first call, then of {OP_ROUNDS} processes, taking turns. "
+        f"{'A measurement is 20 calls in flight. ' if gpu else ''}Backward is forward with all gradients; memory is "
+        "what the calls take beside their arguments. Limit: the longer of products over the rate of matrix products "
+        "and bytes over bandwidth, each array touched once, as a share of the time taken. Ratio: torchvision's time to "
+        f"ours, round by round, median and least. {''.join(f'{version}.' for version in sorted(versions))}\n\n"
         "| shape | type | | forward, ms | of limit | MB | ratio | backward, ms | of limit | MB | ratio |\n"
         "|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
 
 
 def _op_row(shape, kind, name, rounds):
-    cells = [str(list(shape)), kind, name]
+    cells = [str(shape), kind, name]
     for part in ("forward", "backward"):
         seconds, memory = (statistics.median(r[name][key] for r in rounds) for key in (part, f"{part}_mb"))
         limit, ratio = "", ""
@@ -101,18 +119,21 @@ def _op_row(shape, kind, name, rounds):
     return f"| {' | '.join(cells)} |"
 
 
-def _network(torchvision_python):
-    rows = []
-    for config, (width, height), kind in itertools.product(("msitf", "msitf_small"), ((180, 144), (480, 270)), TYPES):
+def _network(gpu, torchvision_python):
+    rows, versions = [], set()
+    for config, (width, height), kind in itertools.product(
+        ("msitf", "msitf_small"), ((180, 144), (480, 270)), _types(gpu)
+    ):
         size = [f"--width={width}", f"--height={height}", f"--type={kind}"]
-        runs = 3 if GPU or width == 180 else 1
+        runs = 3 if gpu or width == 180 else 1
         result = _run([sys.executable, "-m", "benchmarks.network", f"--config={config}", f"--runs={runs}", *size])
         gflop, torch = result["gflop"], ""
         if config == "msitf":
             gflop = PUBLISHED_GFLOP * (-(-height // 8) * 8) * (-(-width // 8) * 8)
-            if torchvision_python and (GPU or width == 180):
+            if torchvision_python and (gpu or width == 180):
                 layers = _run([torchvision_python, "benchmarks/torch_layers.py", *size])
                 torch = f"{layers['seconds']:.3g}"
+                versions.add(layers["version"])
         share = gflop / (result["seconds"] * result["matmul_gflops"])
         rows.append(
             f"| {config} | {width}x{height} | {kind} | {result['seconds']:.3g} | {7 / result['seconds']:.3g} "
@@ -127,26 +148,27 @@ def _network(torchvision_python):
         "| PyTorch's layers, seconds |\n|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
         "GFLOP: convolutions and matrix products as traced, two operations for each multiply-add. Share: GFLOP / "
         "(seconds x GFLOP/s of a large matrix product in the same run); of msitf, only what the published network's "
-        f"convolutions take is counted, {1e3 * PUBLISHED_GFLOP:.1f} MFLOP a pixel. PyTorch's layers: the published "
-        "network's convolutions, deformable convolutions, linears and attentions, each timed by itself in eager "
-        "PyTorch in the same run and counted as often as it runs; without anything in between."
+        "convolutions, linears and attention take is counted, without its deformable convolutions: "
+        f"{1e3 * PUBLISHED_GFLOP:.1f} MFLOP a pixel. PyTorch's layers: the published network's convolutions, "
+        "deformable convolutions, linears and attentions, each timed by itself in eager PyTorch in the same run and "
+        f"counted as often as it runs; without anything in between. {''.join(f'{v}.' for v in sorted(versions))}"
     )
 
 
-def _training():
+def _training(gpu):
     rows = []
-    for (batch, remat), kind in itertools.product(((2, False), (16, True)), TYPES):
+    for (batch, remat), kind in itertools.product(((2, False), (16, True)), _types(gpu)):
         flags = [f"--batch={batch}", f"--type={kind}", *["--remat"] * remat]
         result = _run([sys.executable, "-m", "benchmarks.training", *flags])
         scaled = result["seconds_per_clip"] * result["matmul_gflops"] / REFERENCE_GFLOPS
         rows.append(
             f"| {batch}{', rematerialised' if remat else ''} | {kind} | {result['seconds_per_clip']:.3g} "
-            f"| {'' if GPU else f'{scaled:.2f}'} | {result['peak_mb']:.0f} | {result['compile_s']:.0f} "
+            f"| {'' if gpu else f'{scaled:.2f}'} | {result['peak_mb']:.0f} | {result['compile_s']:.0f} "
             f"| {result['matmul_gflops']:.0f} |"
         )
     return (
         "## A training step\n\n"
-        "The published network, 32x32 crops; median of 3 steps after the first; the process's peak memory.\n\n"
+        "The published network, 32x32 crops; median of 3 steps after the first.\n\n"
         f"| batch | type | seconds a clip | scaled to {REFERENCE_GFLOPS} GFLOP/s | peak memory, MB | compilation, s "
         "| matmul, GFLOP/s |\n|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )

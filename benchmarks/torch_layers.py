@@ -3,25 +3,22 @@
 The network written down plainly, layer by layer as the paper has it, each layer's time measured by itself and counted
 as often as it runs; what lies between layers (activations, additions, resizing, pixel shuffles) is left out, so a
 PyTorch network takes longer than this. Where the rest is in bfloat16, deformable convolution is in float16, as
-torchvision has none in bfloat16. Runs in an environment of its own with torch and torchvision, so it imports
-nothing of this project.
+torchvision has none in bfloat16. Runs in an environment of its own with torch and torchvision, so of this project it
+imports only the file beside it.
 """
 
 import argparse
 import collections
 import itertools
 import json
-import statistics
-import time
 
 import torch
 import torch.nn.functional as F
 import torchvision
+from torchvision_op import DEVICE, seconds  # beside this file
 
 C, GROUPS, TAPS, FRAMES, WINDOW = 64, 8, 9, 4, 8
 RUNS = 3
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-CALLS = 20 if DEVICE == "cuda" else 1  # without waiting in between
 
 
 def layers(height, width):
@@ -109,19 +106,6 @@ def call(kind, sizes, dtype):
     return lambda: (q @ k.transpose(-2, -1)).softmax(-1) @ v
 
 
-def seconds(function):
-    """Median wall time of a call, after one that is not counted."""
-    times = []
-    for _ in range(RUNS + 1):
-        start = time.perf_counter()
-        for _ in range(CALLS):
-            function()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-        times.append((time.perf_counter() - start) / CALLS)
-    return statistics.median(times[1:])
-
-
 @torch.no_grad()
 def main():
     """Times every layer once and adds up."""
@@ -135,7 +119,7 @@ def main():
     dtype = torch.bfloat16 if options.type == "bfloat16" else torch.float32
     sums = collections.Counter()
     for (kind, *sizes), count in layers(options.height, options.width).items():
-        sums[kind] += count * seconds(call(kind, sizes, dtype))
+        sums[kind] += count * seconds(call(kind, sizes, dtype), RUNS)
     print(json.dumps({"seconds": sum(sums.values()), "by_kind": sums, "version": f"torch {torch.__version__}"}))
 
 

@@ -37,10 +37,10 @@ def forget_peak():
         pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
-def seconds(function):
+def seconds(function, runs):
     """Median wall time of a call, after one that is not counted."""
     times = []
-    for _ in range(RUNS + 1):
+    for _ in range(runs + 1):
         start = time.perf_counter()
         for _ in range(CALLS):
             function()
@@ -74,7 +74,7 @@ def main():
     forget_peak()
     before = peak_memory()
     with torch.no_grad():
-        result["forward"] = seconds(forward)
+        result["forward"] = seconds(forward, RUNS)
     result["forward_mb"] = peak_memory() - before
     for a in arguments:
         a.requires_grad_()
@@ -83,7 +83,7 @@ def main():
         value = forward()
         return torch.autograd.grad(value, arguments, value.detach())
 
-    result["backward"] = seconds(backward)
+    result["backward"] = seconds(backward, RUNS)
     result["backward_mb"] = peak_memory() - before
     print(json.dumps(result))
 

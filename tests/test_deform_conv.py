@@ -317,6 +317,13 @@ def shapes(**changes):
     return [jnp.asarray(v) if isinstance(v, np.ndarray) else jnp.zeros(v) for v in (defaults | changes).values()]
 
 
+def test_more_than_can_be_indexed_is_refused():
+    x, points = (8, 1 << 14, 1 << 12, 8), (8, 1 << 14, 1 << 12, 8, 9)
+    arguments = (jax.ShapeDtypeStruct(shape, "float32") for shape in (x, (*points, 2), points, (3, 3, 8, 8)))
+    with pytest.raises(ValueError, match=r"`x` of shape .* in 8 groups is more than 32-bit indices count"):
+        jax.eval_shape(functools.partial(deform_conv2d, implementation="xla"), *arguments)
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [

@@ -190,6 +190,19 @@ def test_which_gpus_run_the_kernels(monkeypatch, capability, runs):
     assert pallas_triton.runs_here() == runs
 
 
+@needs_triton
+def test_an_older_gpu_takes_the_plain_path_with_a_line(monkeypatch, log):
+    class Device:
+        platform = "gpu"
+        compute_capability = "7.5"
+        device_kind = "Tesla T4"
+
+    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    jax.eval_shape(functools.partial(deform_conv2d, implementation="triton"), *shapes())
+    reason = "Tesla T4 is no NVIDIA GPU of compute capability 8.0 or more"
+    assert log() == [f"deform_conv2d in plain JAX instead of Triton: {reason}"]
+
+
 @pytest.mark.parametrize("pixels", [1, 8192, 8193, 10**7])
 @pytest.mark.parametrize("product", ["float32", "tf32", "bfloat16"])
 @pytest.mark.parametrize("kernel", ["forward", "inputs", "weight"])

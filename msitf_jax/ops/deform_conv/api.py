@@ -27,16 +27,17 @@ def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, di
       bias: `[Co]` or None.
       stride, padding, dilation: an int, or a pair (rows, columns); padding on both sides.
       implementation: "xla" is plain JAX; "triton" a fused Pallas kernel on NVIDIA GPUs, and plain JAX elsewhere and,
-        with a line in the log, for what the kernel can't take: other types than float32 and bfloat16, over 64 channels
-        a group or 128 features, 2**31 elements or more, a JAX without Pallas's Triton backend. Only first derivatives
-        in reverse mode pass through the kernel. None is "triton" where the default device is an NVIDIA GPU and it can
-        take the arguments.
+        with a line in the log, for what the kernel can't take: GPUs older than compute capability 8.0, other types than
+        float32 and bfloat16, over 64 channels a group or 128 features, over 65,535 images, 2**31 elements or more, a
+        JAX without Pallas's Triton backend. Only first derivatives in reverse mode pass through the kernel. None is
+        "triton" where the default device is an NVIDIA GPU and it can take the arguments.
 
     Returns:
       `[B, Ho, Wo, Co]` in x's dtype, `Ho = (H + 2 * padding - dilation * (kh - 1) - 1) // stride + 1`.
 
     Raises:
-      ValueError: a shape that does not fit the others, an integer x, or an unknown implementation.
+      ValueError: a shape that does not fit the others, an integer x, an unknown implementation, or more than 2**31
+        groups of channels in a batch.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(9.0).reshape(1, 3, 3, 1)

@@ -57,6 +57,8 @@ def unsupported(x, offset, weight):
     largest = max(map(math.prod, shapes))
     if triton is None:
         return f"JAX {jax.__version__} has no Triton backend"
+    if jax.devices()[0].platform == "gpu" and not runs_here():
+        return f"{jax.devices()[0].device_kind} is no NVIDIA GPU of compute capability {OLDEST_GPU} or more"
     if x.dtype not in (jnp.float32, jnp.bfloat16):
         return f"`x` is {x.dtype}, not float32 or bfloat16"
     if group_channels > MOST_GROUP_CHANNELS:

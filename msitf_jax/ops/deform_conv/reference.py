@@ -46,6 +46,8 @@ def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation, s
     batch, height, width, channels = x.shape
     out_height, out_width, groups = offset.shape[1:4]
     kernel_height, kernel_width = weight.shape[:2]
+    if batch * (height + 2 * RING) * (width + 2 * RING) * groups >= 1 << 31:
+        raise ValueError(f"`x` of shape {x.shape} in {groups} groups is more than 32-bit indices count: cut the batch")
     # Positions, and sums of gradients of weights, need more than bfloat16.
     wide = x.dtype if x.dtype.itemsize >= 4 else jnp.float32
     offset, mask, weight = offset.astype(wide), mask.astype(wide), weight.astype(wide)

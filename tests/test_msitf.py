@@ -110,7 +110,7 @@ def test_published_gradients(golden_model, dtype, tolerance):
         assert relative_error(gradient[key.removeprefix("grad/")], batch[key]) < tolerance, key
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 2, 9, 2), (1, 5, 8, 8), (2, 3, 1, 17)])
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 2, 9, 2), (1, 5, 1, 17)])
 def test_any_batch_length_and_size(tiny, shape):
     batch, frames, height, width = shape
     out = run(tiny, jax.random.uniform(jax.random.key(0), (*shape, 3)), QUICK)

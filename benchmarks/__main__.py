@@ -1,9 +1,10 @@
 """Times the op, the network and a training step, counts what eight devices exchange, and prints tables.
 
-`--write` also replaces benchmarks/RESULTS.md, on a GPU RESULTS_GPU.md. `--torchvision_python` names a Python that has
-torch and torchvision, for comparison: of the op, the two taking turns, and of the network with the sum of its layers in
-eager PyTorch. On a GPU float32, TF32 and bfloat16 are measured, and the op as a kernel and in plain JAX. Every
-measurement is a process of its own, so that its peak memory is its own.
+`--write` also replaces, when all is measured, benchmarks/RESULTS.md, on a GPU benchmarks/RESULTS_GPU.md.
+`--torchvision_python` names a Python that has torch and torchvision, for comparison: of the op, the two taking turns,
+and of the network with the sum of its layers in eager PyTorch. On a GPU float32, TF32 and bfloat16 are measured, and
+the op as a kernel and in plain JAX, but fewer networks and rounds, as it may be lent for minutes, and no exchanges,
+which need eight virtual CPU devices. Every measurement is a process of its own, so that its peak memory is its own.
 """
 
 import argparse
@@ -23,11 +24,13 @@ import jax
 from msitf_jax import atomic
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Convolutions, linears and attention of the published network a low-resolution pixel, for 4 frames to 7: what `share`
+# Convolutions, linears and attentions of the published network a low-resolution pixel, for 4 frames to 7: what `share`
 # counts for it. Its deformable convolutions would add 80 GFLOP to the 1990 of a Vid4 window.
 PUBLISHED_GFLOP = 1990 / (144 * 184)
-SHAPES = ([1, 144, 184, 64], [7, 144, 184, 64], [16, 32, 32, 64])  # those of benchmarks/op.py
-OP_ROUNDS = 3
+# Those of benchmarks/op.py and torchvision_op.py; to import the former would open the device here.
+SHAPES = ([1, 144, 184, 64], [7, 144, 184, 64], [16, 32, 32, 64])
+RUNS, GPU_CALLS = 5, 20
+OP_ROUNDS, GPU_OP_ROUNDS = 3, 1
 REFERENCE_GFLOPS = 212  # matrix-product rate of the machine on which the published code took 5.3 s a clip
 TORCHVISION_TYPES = {"bfloat16": "float16"}  # the nearest that its op has
 SECTIONS = ("op", "network", "training", "exchanges")
@@ -53,7 +56,9 @@ def main():
     }
     parts = ["# Benchmarks\n\nMade by `python -m benchmarks --write`.", _machine(device if gpu else backend)]
     print(*parts, sep="\n\n", end="\n\n", flush=True)
-    for name in options.only or SECTIONS:
+    for name in SECTIONS:
+        if name not in (options.only or SECTIONS) or (gpu and name == "exchanges"):
+            continue
         parts.append(measurements[name]())
         print(parts[-1], end="\n\n", flush=True)
     if options.write:
@@ -80,6 +85,7 @@ def _machine(device):
 
 def _op(gpu, torchvision_python):
     rows, versions = [], set()
+    count = GPU_OP_ROUNDS if gpu else OP_ROUNDS
     for shape, kind in itertools.product(range(len(SHAPES)), _types(gpu)):
         flags = [f"--shape={shape}", f"--type={kind}"]
         commands = {
@@ -89,18 +95,19 @@ def _op(gpu, torchvision_python):
         if torchvision_python:
             flags = [f"--shape={shape}", f"--type={TORCHVISION_TYPES.get(kind, kind)}"]
             commands["torchvision"] = [torchvision_python, "benchmarks/torchvision_op.py", *flags]
-        rounds = [{name: _run(command) for name, command in commands.items()} for _ in range(OP_ROUNDS)]
+        rounds = [{name: _run(command) for name, command in commands.items()} for _ in range(count)]
         for name in commands:
             label = TORCHVISION_TYPES.get(kind, kind) if name == "torchvision" else kind
             rows.append(_op_row(SHAPES[shape], label, name, rounds))
             versions |= {r[name]["version"] for r in rounds if "version" in r[name]}
     return (
         "## Deformable convolution\n\n"
-        f"8 groups, 3x3; median of 5 measurements after the first call, then of {OP_ROUNDS} processes, taking turns. "
-        f"{'A measurement is 20 calls in flight. ' if gpu else ''}Backward is forward with all gradients; memory is "
-        "what the calls take beside their arguments. Limit: the longer of products over the rate of matrix products "
-        "and bytes over bandwidth, each array touched once, as a share of the time taken. Ratio: torchvision's time to "
-        f"ours, round by round, median and least. {''.join(f'{version}.' for version in sorted(versions))}\n\n"
+        f"8 groups, 3x3; median of {RUNS} measurements after the first call"
+        f"{f', then of {count} processes, taking turns' if count > 1 else ', in one process'}. "
+        f"{f'A measurement is {GPU_CALLS} calls in flight at a time. ' if gpu else ''}Backward is forward with all "
+        "gradients; memory is what the calls take beside their arguments. Limit: the longer of products over the rate "
+        "of matrix products and bytes over bandwidth, each array touched once, as a share of the time taken. Ratio: "
+        f"torchvision's time to ours{', round by round, median and least' if count > 1 else ''}.{_named(versions)}\n\n"
         "| shape | type | | forward, ms | of limit | MB | ratio | backward, ms | of limit | MB | ratio |\n"
         "|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
@@ -114,7 +121,8 @@ def _op_row(shape, kind, name, rounds):
         if name != "torchvision":
             limit = f"{statistics.median(r[name][f'{part}_limit'] / r[name][part] for r in rounds):.2f}"
             ratios = [r["torchvision"][part] / r[name][part] for r in rounds if "torchvision" in r]
-            ratio = f"{statistics.median(ratios):.1f}, {min(ratios):.1f}" if ratios else ""
+            ratio = f"{statistics.median(ratios):.1f}" if ratios else ""
+            ratio += f", {min(ratios):.1f}" if len(ratios) > 1 else ""
         cells += [f"{1e3 * seconds:.3g}", limit, f"{memory:.0f}", ratio]
     return f"| {' | '.join(cells)} |"
 
@@ -124,6 +132,8 @@ def _network(gpu, torchvision_python):
     for config, (width, height), kind in itertools.product(
         ("msitf", "msitf_small"), ((180, 144), (480, 270)), _types(gpu)
     ):
+        if gpu and (config, width) == ("msitf_small", 480):
+            continue
         size = [f"--width={width}", f"--height={height}", f"--type={kind}"]
         runs = 3 if gpu or width == 180 else 1
         result = _run([sys.executable, "-m", "benchmarks.network", f"--config={config}", f"--runs={runs}", *size])
@@ -148,16 +158,17 @@ def _network(gpu, torchvision_python):
         "| PyTorch's layers, seconds |\n|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
         "GFLOP: convolutions and matrix products as traced, two operations for each multiply-add. Share: GFLOP / "
         "(seconds x GFLOP/s of a large matrix product in the same run); of msitf, only what the published network's "
-        "convolutions, linears and attention take is counted, without its deformable convolutions: "
+        "convolutions, linears and attentions take is counted, without its deformable convolutions: "
         f"{1e3 * PUBLISHED_GFLOP:.1f} MFLOP a pixel. PyTorch's layers: the published network's convolutions, "
         "deformable convolutions, linears and attentions, each timed by itself in eager PyTorch in the same run and "
-        f"counted as often as it runs; without anything in between. {''.join(f'{v}.' for v in sorted(versions))}"
+        f"counted as often as it runs; without anything in between.{_named(versions)}"
     )
 
 
 def _training(gpu):
     rows = []
-    for (batch, remat), kind in itertools.product(((2, False), (16, True)), _types(gpu)):
+    kinds = ("tf32", "bfloat16") if gpu else ("float32",)
+    for (batch, remat), kind in itertools.product(((2, False), (16, not gpu)), kinds):
         flags = [f"--batch={batch}", f"--type={kind}", *["--remat"] * remat]
         result = _run([sys.executable, "-m", "benchmarks.training", *flags])
         scaled = result["seconds_per_clip"] * result["matmul_gflops"] / REFERENCE_GFLOPS
@@ -186,6 +197,10 @@ def _exchanges():
         "| mesh, data x model | sums (all-reduce) | parameters (all-gather) | other exchanges |\n|---|---|---|---|\n"
         + "\n".join(rows)
     )
+
+
+def _named(versions):
+    return "".join(f" {version}." for version in sorted(versions))
 
 
 def _run(command):

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import op, timing
 from msitf_jax import atomic
 from msitf_jax.ops.deform_conv import pallas_triton
-from msitf_jax.ops.deform_conv.pallas_triton import Blocks
+from msitf_jax.ops.deform_conv.geometry import Blocks, Options
 
 # The finest level of a window that is upscaled, and a training batch.
 SHAPES = ((1, 144, 184, 64), (16, 32, 32, 64))
@@ -41,11 +41,13 @@ TOLERANCE = {"float32": 1e-5, "tf32": 1e-2, "bfloat16": 5e-2}  # of the largest 
 def kernels(options):
     """`{name: (kernel, plain path)}`, functions of the op's arguments that give arrays; the cotangent is x."""
 
+    plain = functools.partial(pallas_triton._plain, options)
+
     def gradients(*arguments):
-        return jax.vjp(options.plain, *arguments)[1](arguments[0])
+        return jax.vjp(plain, *arguments)[1](arguments[0])
 
     return {
-        "forward": (functools.partial(pallas_triton._forward_kernel, options), options.plain),
+        "forward": (functools.partial(pallas_triton._forward_kernel, options), plain),
         "inputs": (
             lambda x, offset, mask, weight, _: pallas_triton._inputs_kernel(options, x, offset, mask, weight, x),
             lambda *arguments: gradients(*arguments)[:3],
@@ -98,7 +100,7 @@ def tune(shapes=SHAPES, candidates=CANDIDATES, products=tuple(timing.PRECISIONS)
     """Measures everything, telling what it finds; yields kernel, product and rows as each is done."""
     for product in products:
         with timing.product_type(product) as dtype:
-            options = pallas_triton._Options((1, 1), (1, 1), (1, 1), product, interpret)
+            options = Options((1, 1), (1, 1), (1, 1), product, interpret)
             for name, functions in kernels(options).items():
                 best = {}
                 for shape in shapes:

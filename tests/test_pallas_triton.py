@@ -21,7 +21,7 @@ from flax import nnx
 from msitf_jax import MSITF, MSITFConfig
 from msitf_jax.model.precision import narrow
 from msitf_jax.ops import deform_conv2d
-from msitf_jax.ops.deform_conv import api, pallas_triton
+from msitf_jax.ops.deform_conv import api, geometry, pallas_triton
 
 needs_triton = pytest.mark.skipif(pallas_triton.triton is None, reason="this JAX has no Triton backend")
 
@@ -207,8 +207,8 @@ def test_an_older_gpu_takes_the_plain_path_with_a_line(monkeypatch, log):
 @pytest.mark.parametrize("product", ["float32", "tf32", "bfloat16"])
 @pytest.mark.parametrize("kernel", ["forward", "inputs", "weight"])
 def test_every_shape_and_type_has_blocks(kernel, product, pixels):
-    blocks = pallas_triton.blocks_for(kernel, product, pixels)
-    assert blocks.pixels >= pallas_triton.SMALLEST_DOT
+    blocks = geometry.blocks_for(kernel, product, pixels)
+    assert blocks.pixels >= geometry.SMALLEST_DOT
     assert all(n & (n - 1) == 0 for n in (blocks.pixels, blocks.warps))
 
 

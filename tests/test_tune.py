@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import timing, tune
 from msitf_jax.ops.deform_conv import pallas_triton
-from msitf_jax.ops.deform_conv.pallas_triton import Blocks
+from msitf_jax.ops.deform_conv.geometry import Blocks
 
 FEW, MANY = Blocks(16, 32, 4, 1), Blocks(32, 64, 8, 2)
 

@@ -21,15 +21,13 @@ import sys
 import flax
 import jax
 
+from benchmarks import op
 from msitf_jax import atomic
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Convolutions, linears and attentions of the published network a low-resolution pixel, for 4 frames to 7: what `share`
 # counts for it. Its deformable convolutions would add 80 GFLOP to the 1990 of a Vid4 window.
 PUBLISHED_GFLOP = 1990 / (144 * 184)
-# Those of benchmarks/op.py and torchvision_op.py; to import the former would open the device here.
-SHAPES = ([1, 144, 184, 64], [7, 144, 184, 64], [16, 32, 32, 64])
-RUNS, GPU_CALLS = 5, 20
 OP_ROUNDS, GPU_OP_ROUNDS = 3, 1
 REFERENCE_GFLOPS = 212  # matrix-product rate of the machine on which the published code took 5.3 s a clip
 TORCHVISION_TYPES = {"bfloat16": "float16"}  # the nearest that its op has
@@ -86,7 +84,7 @@ def _machine(device):
 def _op(gpu, torchvision_python):
     rows, versions = [], set()
     count = GPU_OP_ROUNDS if gpu else OP_ROUNDS
-    for shape, kind in itertools.product(range(len(SHAPES)), _types(gpu)):
+    for shape, kind in itertools.product(range(len(op.SHAPES)), _types(gpu)):
         flags = [f"--shape={shape}", f"--type={kind}"]
         commands = {
             name: [sys.executable, "-m", "benchmarks.op", f"--implementation={name}", *flags]
@@ -98,23 +96,24 @@ def _op(gpu, torchvision_python):
         rounds = [{name: _run(command) for name, command in commands.items()} for _ in range(count)]
         for name in commands:
             label = TORCHVISION_TYPES.get(kind, kind) if name == "torchvision" else kind
-            rows.append(_op_row(SHAPES[shape], label, name, rounds))
+            rows.append(_op_row(op.SHAPES[shape], label, name, rounds))
             versions |= {r[name]["version"] for r in rounds if "version" in r[name]}
     return (
         "## Deformable convolution\n\n"
-        f"8 groups, 3x3; median of {RUNS} measurements after the first call"
+        f"8 groups, 3x3; median of {op.RUNS} measurements after the first call"
         f"{f', then of {count} processes, taking turns' if count > 1 else ', in one process'}. "
-        f"{f'A measurement is {GPU_CALLS} calls in flight at a time. ' if gpu else ''}Backward is forward with all "
-        "gradients; memory is what the calls take beside their arguments. Limit: the longer of products over the rate "
-        "of matrix products and bytes over bandwidth, each array touched once, as a share of the time taken. Ratio: "
-        f"torchvision's time to ours{', round by round, median and least' if count > 1 else ''}.{_named(versions)}\n\n"
+        f"{f'A measurement is {op.DEVICE_CALLS} calls in flight at a time. ' if gpu else ''}Backward is forward with "
+        "all gradients; memory is what the calls take beside their arguments. Limit: the longer of products over the "
+        "rate of matrix products and bytes over bandwidth, each array touched once, as a share of the time taken. "
+        f"Ratio: torchvision's time to ours{', round by round, median and least' if count > 1 else ''}."
+        f"{_named(versions)}\n\n"
         "| shape | type | | forward, ms | of limit | MB | ratio | backward, ms | of limit | MB | ratio |\n"
         "|---|---|---|---|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
 
 
 def _op_row(shape, kind, name, rounds):
-    cells = [str(shape), kind, name]
+    cells = [str(list(shape)), kind, name]
     for part in ("forward", "backward"):
         seconds, memory = (statistics.median(r[name][key] for r in rounds) for key in (part, f"{part}_mb"))
         limit, ratio = "", ""

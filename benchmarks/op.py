@@ -14,14 +14,18 @@ import numpy as np
 
 from benchmarks import timing
 from msitf_jax.ops import deform_conv2d
+from msitf_jax.ops.chunks import on_cpu
 
 # A time step of the window that is upscaled at a time, all its frames, and a training batch.
 SHAPES = ((1, 144, 184, 64), (7, 144, 184, 64), (16, 32, 32, 64))
 GROUPS, TAPS = 8, 9
 OFFSET_PIXELS = 3.0  # standard deviation
-RUNS = 5
-CPU = jax.default_backend() == "cpu"
-CALLS = 1 if CPU else 20
+RUNS, DEVICE_CALLS = 5, 20
+
+
+def calls():
+    """How many to have in flight at a time, so that a device never waits for the next; a CPU takes them one by one."""
+    return on_cpu(1, DEVICE_CALLS)
 
 
 def make_arguments(shape, dtype):
@@ -71,11 +75,11 @@ def main():
         compiled = {name: jax.jit(f).lower(*arguments).compile() for name, f in functions.items()}
         result = {}
         timing.forget_peak()
-        before = timing.peak_memory() if CPU else sum(a.nbytes for a in arguments) / 2**20
+        before = on_cpu(timing.peak_memory(), sum(a.nbytes for a in arguments) / 2**20)
         for name, function in compiled.items():
             jax.block_until_ready(function(*arguments))
             result[f"{name}_mb"] = timing.memory(function) - before
-            result[name] = timing.seconds(function, *arguments, runs=RUNS, calls=CALLS)
+            result[name] = timing.seconds(function, *arguments, runs=RUNS, calls=calls())
     rate, bandwidth = timing.matmul_rate(options.type), timing.bandwidth()
     for name, (flop, size) in zip(("forward", "backward"), work(arguments), strict=True):
         result[f"{name}_limit"] = max(flop / rate, size / bandwidth) / 1e9

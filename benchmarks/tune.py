@@ -73,7 +73,7 @@ def fastest(name, product, kernel, plain, arguments, candidates, runs):
             errors = [jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)) for a, b in zip(results, wanted, strict=True)]
             if not all(error <= TOLERANCE[product] for error in errors):
                 raise ValueError(f"off by {np.max(errors):.1e}")
-            found.append((timing.seconds(compiled, *arguments, runs=runs, calls=op.CALLS), blocks))
+            found.append((timing.seconds(compiled, *arguments, runs=runs, calls=op.calls()), blocks))
         except (ValueError, jax.errors.JaxRuntimeError) as error:
             print(f"{name}, {product}, {blocks}: {str(error).splitlines()[0]}", file=sys.stderr)
     return min(found, key=lambda entry: entry[0], default=None)

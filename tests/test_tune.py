@@ -43,7 +43,15 @@ def test_wrong_and_broken_candidates_are_left_out_and_named(monkeypatch, capsys)
     def seconds(function, x, runs, calls):
         return 1.0
 
-    candidates = (Blocks(16, 64, 8, 3), Blocks(32, 64, 4, 2), Blocks(16, 64, 4, 1))
+    class TooLarge:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("too much shared memory")
+
+    lower = tune._lower
+    monkeypatch.setattr(
+        tune, "_lower", lambda kernel, blocks, rest: TooLarge() if blocks.stages == 4 else lower(kernel, blocks, rest)
+    )
+    candidates = (Blocks(16, 64, 8, 3), Blocks(32, 64, 4, 2), Blocks(32, 64, 8, 4), Blocks(16, 64, 4, 1))
     monkeypatch.setattr(timing, "seconds", seconds)
 
     def fastest(candidates):
@@ -51,10 +59,11 @@ def test_wrong_and_broken_candidates_are_left_out_and_named(monkeypatch, capsys)
 
     assert fastest(candidates) == (1.0, Blocks(16, 64, 4, 1))
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "off by nan" in lines[0]
     assert "off by 1.0e+00" in lines[1]
-    assert fastest(candidates[:2]) is None
+    assert "too much shared memory" in lines[2]
+    assert fastest(candidates[:3]) is None
 
 
 def test_what_is_measured_replaces_its_rows_and_no_others(tmp_path, monkeypatch):

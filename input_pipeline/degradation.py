@@ -55,16 +55,6 @@ def degrade(frame, degradation, *, window=None):
     return _as_type(frame.dtype, _every_fourth(part, weights).swapaxes(0, 1))
 
 
-def upscale_bicubic(frame):
-    """MATLAB `imresize(4, "bicubic")`, the baseline of the field: `[H, W, C]` -> `[4H, 4W, C]`, types as `degrade`."""
-    return _separable(frame, _upscaling(frame.shape[0]), _upscaling(frame.shape[1]))
-
-
-def _separable(frame, rows, columns):
-    out = np.tensordot(rows, frame, axes=(1, 0))
-    return _as_type(frame.dtype, np.einsum("wx,hxc->hwc", columns, out, optimize=True))
-
-
 def _as_type(dtype, out):
     if dtype == np.uint8:
         out = np.clip(np.floor(out + 0.5), 0, 255)
@@ -115,21 +105,3 @@ def _every_fourth(lines, weights):
         if tap:
             out += term
     return out
-
-
-@functools.lru_cache(maxsize=64)
-def _upscaling(size):
-    """`[4 * size, size]` float64."""
-    position = (np.arange(SCALE * size)[:, None] + 0.5) / SCALE - 0.5
-    taps = np.floor(position).astype(int) + np.arange(-1, 3)
-    return _matrix(size, taps, _keys_cubic(position - taps), "symmetric")
-
-
-def _matrix(size, pixels, weights, border):
-    """Rows that weigh the input pixels (`[out, taps]`, some beyond the border), their weights scaled to sum 1."""
-    reach = max(-pixels.min(), pixels.max() - size + 1, 0)
-    folded = np.pad(np.arange(size), reach, mode=border)[pixels + reach]
-    weights = np.broadcast_to(weights / weights.sum(-1, keepdims=True), pixels.shape)
-    matrix = np.zeros((len(pixels), size))
-    np.add.at(matrix, (np.arange(len(pixels))[:, None], folded), weights)
-    return matrix

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from input_pipeline import synthetic
-from msitf_jax.evaluation import benchmark, methods
+from msitf_jax import methods
+from msitf_jax.evaluation import benchmark
 from msitf_jax.evaluation.clips import find_clips
 from msitf_jax.evaluation.metrics import luma, psnr, ssim
 
@@ -28,7 +29,11 @@ def test_scores_are_means_over_the_frames_that_count():
     truth = synthetic.clip(0, frames=15, height=32, width=50)
     outputs = {}
     scores = benchmark.score_clip(
-        truth, methods.bicubic, degradation="bi", rule="all", on_frame=lambda i, frame: outputs.update({i: frame})
+        truth,
+        methods.method("bicubic"),
+        degradation="bi",
+        rule="all",
+        on_frame=lambda i, frame: outputs.update({i: frame}),
     )
     assert list(outputs) == list(range(15))
     truth = truth[:, :, :48]
@@ -65,7 +70,9 @@ def test_each_output_is_compared_with_its_own_frame():
 def test_mean_is_over_clips_and_images_are_kept(clips, tmp_path, capsys):
     found, _ = find_clips(clips)
     out = tmp_path / "out" / "images"
-    result = benchmark.evaluate(found, methods.bicubic, degradation="bd_matlab", rule="published", save_images=out)
+    result = benchmark.evaluate(
+        found, methods.method("bicubic"), degradation="bd_matlab", rule="published", save_images=out
+    )
     a, b = result["clips"]["a"], result["clips"]["b"]
     assert (a["frames"], b["frames"], result["mean"]["frames"]) == (7, 13, 20)
     assert result["mean"]["ssim_y"] == pytest.approx((a["ssim_y"] + b["ssim_y"]) / 2)
@@ -74,7 +81,9 @@ def test_mean_is_over_clips_and_images_are_kept(clips, tmp_path, capsys):
     assert sorted(path.name for path in (out / "a").iterdir()) == sorted(f"im{n}.png" for n in range(1, 8))
     saved = cv2.imread(str(out / "b" / "im9.png"))[..., ::-1]
     truth = synthetic.clip(0, frames=13, height=32, width=50)
-    expected = methods.bicubic(np.stack([benchmark.degrade(truth[i], "bd_matlab") for i in (6, 8, 10, 12)]))[2]
+    expected = methods.method("bicubic")(np.stack([benchmark.degrade(truth[i], "bd_matlab") for i in (6, 8, 10, 12)]))[
+        2
+    ]
     np.testing.assert_array_equal(saved, expected)
 
 
@@ -82,7 +91,9 @@ def test_outputs_never_replace_the_originals(clips):
     found, _ = find_clips(clips)
     before = (clips / "a" / "im3.png").read_bytes()
     with pytest.raises(ValueError, match=r"`save_images` .* must not be where the original frames are"):
-        benchmark.evaluate(found, methods.bicubic, degradation="bi", rule="all", save_images=clips, progress=False)
+        benchmark.evaluate(
+            found, methods.method("bicubic"), degradation="bi", rule="all", save_images=clips, progress=False
+        )
     assert (clips / "a" / "im3.png").read_bytes() == before
 
 
@@ -95,8 +106,8 @@ def test_baselines_agree_where_they_must():
         assert out.dtype == np.uint8
         flat = methods.method(name)(np.full((2, 5, 6, 3), 200, np.uint8))
         np.testing.assert_array_equal(flat, 200)
-    halves = methods.bicubic(frames)[1].astype(float)
-    neighbours = methods.bicubic(frames)[:3:2].astype(float)
+    halves = methods.method("bicubic")(frames)[1].astype(float)
+    neighbours = methods.method("bicubic")(frames)[:3:2].astype(float)
     assert np.abs(halves - neighbours.mean(0)).max() <= 1
 
 
@@ -109,14 +120,14 @@ def test_outputs_are_rounded_to_the_nearest_and_clipped():
     # Bicubic overshoots a step by 7 % and must neither wrap nor leave the range.
     frames[:, :, 2:] = 255
     frames[:, :, :2] = 0
-    line = methods.bicubic(frames)[0, 0, :, 0].astype(int)
+    line = methods.method("bicubic")(frames)[0, 0, :, 0].astype(int)
     assert line[:6].tolist() == [0] * 6
     assert line[-6:].tolist() == [255] * 6
 
 
 def evaluate(folder, rule="published"):
     found, _ = find_clips(folder)
-    benchmark.evaluate(found, methods.bicubic, degradation="bi", rule=rule, progress=False)
+    benchmark.evaluate(found, methods.method("bicubic"), degradation="bi", rule=rule, progress=False)
 
 
 def test_clips_that_are_too_short_are_named(clips):
@@ -131,7 +142,9 @@ def test_clips_that_are_too_short_are_named(clips):
     with pytest.raises(ValueError, match="clip empty: has 0 frames"):
         evaluate(clips, rule="all")
     with pytest.raises(ValueError, match="clip of frames: has 2 frames"):
-        benchmark.score_clip(np.zeros((2, 16, 16, 3), np.uint8), methods.bicubic, degradation="bi", rule="all")
+        benchmark.score_clip(
+            np.zeros((2, 16, 16, 3), np.uint8), methods.method("bicubic"), degradation="bi", rule="all"
+        )
 
 
 def test_a_bad_frame_is_found_before_anything_is_scored(clips):

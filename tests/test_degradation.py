@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline.degradation import DEGRADATIONS, degrade, upscale_bicubic
+from input_pipeline.degradation import DEGRADATIONS, degrade
 from tests.conftest import golden, shared
 
 
@@ -76,22 +76,11 @@ def test_gaussians_against_padding_and_correlating():
     np.testing.assert_allclose(degrade(frame, "bd_duf"), both(13, 6, (6, 6), "reflect", 0), rtol=0, atol=1e-12)
 
 
-def test_bicubic_enlargement_interpolates_cubics_inside():
-    # Keys' kernel with a = -0.5 reproduces polynomials up to degree 2.
-    x = np.arange(12.0)
-    frame = np.broadcast_to((x**2 - 3 * x)[None, :, None], (6, 12, 1))
-    position = (np.arange(48) + 0.5) / 4 - 0.5
-    large = upscale_bicubic(frame)
-    assert large.shape == (24, 48, 1)
-    np.testing.assert_allclose(large[0, 8:40, 0], (position**2 - 3 * position)[8:40], rtol=0, atol=1e-9)
-
-
 def test_borders_are_mirrored():
     # A frame that is its own mirror image at the border goes on beyond it as if it were there.
     half = np.random.default_rng(1).random((12, 12, 1))
     whole = np.concatenate([half[:, ::-1], half], 1)
     np.testing.assert_allclose(degrade(half, "bi"), degrade(whole, "bi")[:, 3:], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(upscale_bicubic(half), upscale_bicubic(whole)[:, 48:], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("degradation", DEGRADATIONS)

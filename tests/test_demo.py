@@ -7,8 +7,8 @@ from flax import nnx
 
 from input_pipeline import synthetic
 from input_pipeline.degradation import degrade
-from msitf_jax import MSITF, MSITFConfig, weights
-from msitf_jax.evaluation import demo, methods
+from msitf_jax import MSITF, MSITFConfig, methods, weights
+from msitf_jax.evaluation import demo
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from msitf_jax import sharding
-from msitf_jax.evaluation import methods
+from msitf_jax import methods, sharding
 from msitf_jax.evaluation.benchmark import score_outputs
 from msitf_jax.training import validation
 from msitf_jax.training.validation import Validation

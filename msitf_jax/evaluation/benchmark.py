@@ -7,8 +7,9 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline.degradation import DEGRADATIONS, SCALE, degrade
+from msitf_jax import methods
 from msitf_jax import weights as weight_files
-from msitf_jax.evaluation import methods, report
+from msitf_jax.evaluation import report
 from msitf_jax.evaluation.clips import find_clips
 from msitf_jax.evaluation.metrics import luma, psnr, ssim
 from msitf_jax.evaluation.windows import windows
@@ -32,7 +33,7 @@ def run(
 
     Args:
       dataset, data_dir: see `msitf_jax.evaluation.clips.find_clips`.
-      weights, compute_dtype: see `msitf_jax.evaluation.methods.method`.
+      weights, compute_dtype: see `msitf_jax.methods.method`.
       degradation: None is what the weights were made for, or "bd_matlab" if that isn't known.
       frames: which count, see `msitf_jax.evaluation.windows.windows`.
       json: file for the report, or None.
@@ -129,7 +130,7 @@ def score_clip(truth, method, *, degradation, rule, name="of frames", on_frame=N
 
     Args:
       truth: the full-rate clip, a sequence of `[H, W, 3]` uint8 RGB frames of one size.
-      method: see `msitf_jax.evaluation.methods.method`.
+      method: see `msitf_jax.methods.method`.
       degradation: see `input_pipeline.degradation.degrade`.
       rule: which frames count, see `msitf_jax.evaluation.windows.windows`.
       name: the clip's, for errors.

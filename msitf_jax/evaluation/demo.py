@@ -8,8 +8,9 @@ import numpy as np
 
 from input_pipeline import synthetic
 from input_pipeline.degradation import SCALE, degrade
+from msitf_jax import methods
 from msitf_jax import weights as weight_files
-from msitf_jax.evaluation import methods, report
+from msitf_jax.evaluation import report
 from msitf_jax.evaluation.benchmark import DEFAULT_DEGRADATION, score_clip
 
 SEED = 1000  # of the clip: even, as training draws odd ones

@@ -7,8 +7,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from input_pipeline.degradation import SCALE
-from msitf_jax import sharding
-from msitf_jax.evaluation import methods
+from msitf_jax import methods, sharding
 from msitf_jax.evaluation.benchmark import score_outputs
 
 NAMES = ("psnr_y", "ssim_y", "psnr_y_input", "psnr_y_synthesized")

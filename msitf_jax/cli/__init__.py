@@ -1,0 +1,51 @@
+"""The command `msitf`; each of its commands is a module here with `add_arguments` and `run`."""
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    "upscale": "a video, four times the size and twice the frame rate",
+    "evaluate": "PSNR and SSIM of weights on clips",
+    "convert": "weights between .pth and .safetensors",
+    "info": "what this installation has, or what a video or weight file holds",
+}
+
+
+def main(arguments=None):
+    """Runs `msitf COMMAND ...` and returns the exit status, see `run`."""
+    parser = argparse.ArgumentParser(
+        prog="msitf",
+        description="Space-time video super-resolution.",
+        epilog="\n".join(f"{name:<10}{summary}" for name, summary in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, help="one of those below; msitf COMMAND --help tells more")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = parser.parse_args(arguments[:1]).command
+    return run(importlib.import_module(f"msitf_jax.cli.{command}"), arguments[1:], prog=f"msitf {command}")
+
+
+def run(command, arguments, *, prog):
+    """Runs one command.
+
+    Args:
+      command: a module of this package.
+      arguments: strings, None for the process's own.
+      prog: what the command is called in messages.
+
+    Returns:
+      The exit status: 0, 2 with one sentence on standard error, or 130 if it was stopped.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=command.__doc__)
+    command.add_arguments(parser)
+    options = parser.parse_args(arguments)
+    try:
+        command.run(options)
+    except (ValueError, OSError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"{prog}: {stop or 'stopped'}", file=sys.stderr)
+        return 130
+    return 0

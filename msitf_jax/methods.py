@@ -1,0 +1,83 @@
+"""What turns low-resolution frames into a clip of four times the size and twice the rate: weights, or a baseline."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from msitf_jax import weights
+from msitf_jax.model.precision import narrow
+from msitf_jax.model.swin import WINDOW
+from msitf_jax.ops.resize import bicubic_base, trilinear_base
+
+# At 16 pixels from a cut networks so far differ from the whole frame by under 0.001 of 255.
+NETWORK_MARGIN = 24
+BASELINES = {"trilinear": trilinear_base, "bicubic": bicubic_base}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A pure function and its parameters, to be compiled with whatever is done around it.
+
+    Attributes:
+      forward: (state, `[B, N, h, w, 3]` float32 in 0..1) -> `[B, 2N-1, 4h, 4w, 3]` float32, not clipped.
+      state: a pytree of arrays, empty for a baseline.
+      alignment: input pixels on whose grid the network works; a part of a frame gives what the whole gives, away from
+        its borders, if it begins at a multiple of it.
+      margin: input pixels beside a border of such a part where its output differs from the whole's.
+      bytes_per_pixel: about what a window of 4 frames takes in memory, for each pixel of a frame.
+    """
+
+    forward: Callable
+    state: Any
+    alignment: int = 8
+    margin: int = 3
+    bytes_per_pixel: int = 4_000
+
+    def __call__(self, frames):
+        """`[N, h, w, 3]` uint8 RGB -> `[2N-1, 4h, 4w, 3]` uint8 RGB; compiled once for each shape."""
+        clip = jnp.asarray(frames, jnp.float32)[None] / 255
+        values = np.asarray(self._compiled(self.state, clip)[0]) * 255
+        return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+    @functools.cached_property
+    def _compiled(self):
+        return jax.jit(self.forward)
+
+
+def method(name, compute_dtype="float32"):
+    """Looks a method up, or loads it.
+
+    Args:
+      name: "trilinear" (the network's resized input, without what it learned), "bicubic" (imresize x4, each missing
+        frame the mean of its neighbours), or a weight file.
+      compute_dtype: what the network computes in, "float32" or "bfloat16"; see `msitf_jax.model.precision`.
+
+    Returns:
+      A `Method`.
+
+    Raises:
+      ValueError: another type than float32 for a baseline; what `msitf_jax.weights.load` raises.
+    """
+    if name in BASELINES:
+        if compute_dtype != "float32":
+            raise ValueError(f"`compute_dtype` (={compute_dtype!r}) is for networks; {name} needs float32")
+        return Method(lambda state, clip: BASELINES[name](clip), {})
+    return network(weights.load(name), compute_dtype)
+
+
+def network(model, compute_dtype="float32"):
+    """The method that runs `MSITF`."""
+    graph, state = nnx.split(model)
+    return Method(
+        lambda state, clip: nnx.merge(graph, state)(clip),
+        narrow(state, jnp.dtype(compute_dtype)),
+        alignment=WINDOW,
+        margin=NETWORK_MARGIN,
+        bytes_per_pixel=2_000 + 350 * model.config.channels,
+    )

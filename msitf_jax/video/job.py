@@ -1,0 +1,413 @@
+"""One video upscaled, from file to file, in pieces that outlast an interruption.
+
+Beside the output stands a folder, its name with `.part` at the end, until the work is done:
+
+    holiday_4x.mp4.part/
+      job.json           what is being done; another job does not go on with it
+      00000.nut, ...     finished segments of video, or frames/00000001.png, ... for a folder
+      00000.json, ...    how many frames a segment holds; written last, so a segment that has one is whole
+      compare/           pictures for the comparison page
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import threading
+import time
+
+import cv2
+from tqdm import tqdm
+
+from msitf_jax import atomic, methods
+from msitf_jax import weights as weight_files
+from msitf_jax.video import compare as comparison
+from msitf_jax.video import reader, sinks, writer
+from msitf_jax.video.color import to_8_bits
+from msitf_jax.video.threads import WriteBehind, read_ahead
+from msitf_jax.video.upscaler import DEFAULT_WEIGHTS, Upscaler
+
+COMPARED = 6  # pictures on the comparison page
+WINDOWS_AHEAD, FRAMES_BEHIND = 2, 8
+DEFAULT_DEGRADATION = "bi"  # what people's downscaled video is nearest to
+_VERSION = 1  # of the job's folder
+_END_OF_WINDOW = object()
+
+
+class Interrupted(KeyboardInterrupt):
+    """The work was asked to stop, and can be gone on with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What was done.
+
+    Attributes:
+      frames_in, frames_out: how many.
+      seconds: that this run took.
+      text: all of it, for people.
+    """
+
+    frames_in: int
+    frames_out: int
+    seconds: float
+    text: str
+
+
+def run(
+    source,
+    output,
+    *,
+    weights=DEFAULT_WEIGHTS,
+    degradation=DEFAULT_DEGRADATION,
+    compute_dtype="float32",
+    scale=4,
+    interpolate=True,
+    cut="repeat",
+    memory=None,
+    fps=None,
+    start=None,
+    end=None,
+    codec=None,
+    crf=None,
+    pix_fmt=None,
+    compare=None,
+    overwrite=False,
+    progress=True,
+):
+    """All of `upscale.py`: checks all that can be known before, then upscales, or goes on with what it began.
+
+    Args:
+      source: a video file or a folder of frames, see `reader.open_source`.
+      output: a file (see `writer.CONTAINERS`), or a folder for PNG frames: a name without an ending.
+      weights: "trilinear", "bicubic" or a weight file.
+      degradation: what weights must have been made for, if they say; see `input_pipeline.degradation`.
+      compute_dtype, scale, interpolate, cut, memory: see `Upscaler`.
+      fps, start, end: see `reader.open_source`.
+      codec, crf, pix_fmt: see `writer.choose_encoding`.
+      compare: an HTML file to write, with a slider between plain resize and result, or None.
+      overwrite: replace an output that exists.
+      progress: show a bar and what is going on, on standard error.
+
+    Returns:
+      A `Summary`.
+
+    Raises:
+      ValueError: whatever is wrong with the arguments and the files they name, before anything is computed.
+      OSError: a file can't be read or written; what is finished stays, and the same call goes on.
+      Interrupted: Ctrl-C or SIGTERM; likewise.
+    """
+    begun = time.monotonic()
+    say = (lambda text: print(text, file=sys.stderr)) if progress else (lambda text: None)
+    output = pathlib.Path(os.path.abspath(output))
+    _check_paths(source, output, overwrite, compare)
+    _check_degradation(weights, degradation)
+    video = reader.open_source(source, fps=fps, start=start, end=end)
+    sink = _sink(video, output, scale=scale, interpolate=interpolate, codec=codec, crf=crf, pix_fmt=pix_fmt)
+    upscaler = Upscaler(
+        weights, scale=scale, interpolate=interpolate, cut=cut, memory=memory, compute_dtype=compute_dtype
+    )
+    _check_space(video, output, scale)
+    for sentence in (*video.warnings, *sink.warnings):
+        say(f"warning: {sentence}")
+    if weights in methods.BASELINES:
+        say(f"{weights} only resizes: no network is used, as no trained weights are given (--weights=FILE)")
+
+    settings = {
+        "version": _VERSION,
+        "input": _identity(video),
+        "weights": weights if weights in methods.BASELINES else hashlib.sha256(_bytes(weights)).hexdigest(),
+        "fps": fps and str(fps),
+        "start": start and str(start),
+        "end": end and str(end),
+        "compute_dtype": compute_dtype,
+        "scale": scale,
+        "interpolate": interpolate,
+        "cut": cut,
+        "memory": memory,
+        "output": sink.settings,
+    }
+    with _job_folder(output, settings) as folder, _full_disk_named(output):
+        work = _Work(video, upscaler, sink, folder, compare is not None)
+        work.upscale(progress)
+        sink.finish(2 * work.end)
+        seconds = time.monotonic() - begun
+        text = _describe(video, output, work, scale, seconds)
+        if compare is not None:
+            comparison.write_page(
+                compare,
+                work.compared(),
+                title=pathlib.Path(source).name,
+                notes=[*text.splitlines()[:2], f"weights: {weights}"],
+            )
+        shutil.rmtree(folder)
+    for sentence in video.warnings:
+        say(f"warning: {sentence}")
+    return Summary(work.frames_in, work.frames_out, seconds, text)
+
+
+class _Work:
+    """The middle of a job: from the source's pictures to the sink's frames."""
+
+    def __init__(self, video, upscaler, sink, folder, compare):
+        self.video, self.upscaler, self.sink, self.folder = video, upscaler, sink, folder
+        self.frames_in, self.frames_out, self.end = 0, 0, 0
+        frames = video.frames
+        self.expected = frames and (2 * frames - 1 if upscaler.interpolate else frames)
+        self._compared = _spread(self.expected) if compare else ()
+
+    def upscale(self, progress):
+        done = self.sink.open(self.folder)
+        size = self.video.height, self.video.width
+        engine = self.upscaler.engine(size, self.video.pixels, self.sink.pixels)
+        with (
+            _stop_on_signals() as stop,
+            tqdm(total=self.expected, initial=done, unit="frame", disable=not progress, smoothing=0.1) as bar,
+            contextlib.closing(
+                read_ahead(self.upscaler.plan(self._counted(), self.video.pixels), WINDOWS_AHEAD)
+            ) as plan,
+        ):
+            behind = WriteBehind(self._write, FRAMES_BEHIND)
+            try:
+                for window in plan:
+                    first, self.frames_out = self.frames_out, self.frames_out + len(window.outputs)
+                    if self.frames_out <= done:
+                        continue
+                    for index, (pixels, when) in enumerate(engine.run(window), first):
+                        if index >= done:
+                            self._compare(index, window, index - first, pixels)
+                            behind.put((pixels, when))
+                            bar.update()
+                    behind.put(_END_OF_WINDOW)
+                    if stop.is_set():
+                        raise Interrupted(
+                            f"stopped after {self.frames_out} of about {self.expected or 'unknown'} frames; "
+                            "the same command goes on"
+                        )
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    behind.close()
+                    self.sink.flush()
+                self.sink.abandon()
+                raise
+            behind.close()
+            self.sink.flush()
+        if done > self.frames_out:
+            raise ValueError(f"{self.folder} holds more frames than there are: delete it to start anew")
+
+    def _counted(self):
+        previous, tick = None, max(1, round(1 / self.video.rate / self.video.time_base))
+        for picture in self.video.pictures():
+            self.frames_in += 1
+            lasts = picture.duration or (tick if previous is None else picture.time - previous)
+            self.end, previous = picture.time + lasts, picture.time
+            yield picture
+
+    def _write(self, item):
+        if item is _END_OF_WINDOW:
+            self.sink.end_window()
+        else:
+            self.sink.write(*item)
+
+    def _compare(self, index, window, place, pixels):
+        if index not in self._compared:
+            return
+        output, when = window.outputs[place]
+        plain = to_8_bits(window.clip[output // 2], self.video.pixels)
+        result = to_8_bits(pixels, self.sink.pixels)
+        plain = cv2.resize(plain, result.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+        (self.folder / "compare").mkdir(exist_ok=True)
+        for name, picture in (("plain", plain), ("result", result)):
+            _, content = cv2.imencode(".png", picture[..., ::-1])
+            path = self.folder / "compare" / f"{index:08}.{when}.{output % 2}.{name}.png"
+            atomic.write(path, lambda file, content=content: file.write(content.tobytes()))
+
+    def compared(self):
+        """The pictures of the comparison page: [(caption, plain, result)]."""
+        pictures = []
+        for path in sorted((self.folder / "compare").glob("*.plain.png")):
+            index, when, between, *_ = path.name.split(".")
+            seconds = float(int(when) * self.video.time_base / 2)
+            kind = "between two frames of the input, beside the earlier one" if int(between) else "a frame of the input"
+            pair = [
+                cv2.imread(str(path.with_name(path.name.replace("plain", name))))[..., ::-1]
+                for name in ("plain", "result")
+            ]
+            pictures.append((f"Frame {int(index) + 1} at {seconds:.2f} s: {kind}", *pair))
+        return pictures
+
+
+def _sink(video, output, *, scale, interpolate, codec, crf, pix_fmt):
+    if not output.suffix:
+        for name, value in (("codec", codec), ("crf", crf), ("pix_fmt", pix_fmt)):
+            if value is not None:
+                raise ValueError(f"`{name}` (={value}) is for video files, and {output} is a folder of PNG frames")
+        return sinks.FolderSink(video, output)
+    rate = video.rate * (2 if interpolate else 1)
+    encoding = writer.choose_encoding(output, video, scale=scale, rate=rate, codec=codec, crf=crf, pixel_format=pix_fmt)
+    return sinks.VideoSink(video, output, encoding)
+
+
+def _check_paths(source, output, overwrite, compare):
+    if os.path.realpath(source) == os.path.realpath(output):
+        raise ValueError(f"output {output}: is the input, expected another name")
+    if output.exists():
+        if bool(output.suffix) == output.is_dir():
+            raise ValueError(
+                f"output {output}: is {'a folder' if output.is_dir() else 'a file'}, expected another name"
+            )
+        if not overwrite and not (output.is_dir() and not any(output.iterdir())):
+            raise ValueError(f"output {output}: exists already, expected a new name, or --overwrite")
+    if output.is_dir() and pathlib.Path(os.path.realpath(source)).is_relative_to(os.path.realpath(output)):
+        raise ValueError(f"output {output}: holds the input, expected another folder")
+    for path in (output, compare and pathlib.Path(os.path.abspath(compare))):
+        if path and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise ValueError(f"output {path}: its folder must exist and be writable")
+    if compare is not None and pathlib.Path(compare).is_dir():
+        raise ValueError(f"`compare` (={str(compare)!r}) must be a file")
+
+
+def _check_degradation(weights, degradation):
+    made_for = None if weights in methods.BASELINES else weight_files.read_metadata(weights).get("degradation")
+    if made_for not in (None, degradation):
+        raise ValueError(
+            f"weights {weights}: made for frames degraded by {made_for}, expected {degradation}; "
+            f"--degradation={made_for} takes them all the same"
+        )
+
+
+def _check_space(video, output, scale):
+    """Refuses what can't succeed: an output is hardly smaller than the input, or than a byte a pixel as PNG frames."""
+    if output.suffix:
+        paths = [video.path] if video.path.is_file() else video.images
+        needed = 2 * sum(path.stat().st_size for path in paths)  # segments, and the joined file
+    else:
+        needed = (video.frames or 1) * video.width * video.height * scale**2
+    free = shutil.disk_usage(output.parent).free
+    if free < needed:
+        raise ValueError(
+            f"output {output}: {free / 1e6:,.0f} MB are free there, expected at least {needed / 1e6:,.0f} MB"
+        )
+
+
+def _identity(video):
+    paths = [video.path] if video.path.is_file() else video.images
+    facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _bytes(path):
+    return pathlib.Path(path).read_bytes()
+
+
+@contextlib.contextmanager
+def _job_folder(output, settings):
+    """Makes or finds the job's folder, for this process alone."""
+    folder = output.with_name(f"{output.name}.part")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output {output}: {folder} can't be made ({error.strerror})") from None
+    with _locked(folder):
+        path = folder / "job.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            changed = sorted(name for name in settings | found if found.get(name) != settings.get(name))
+            if changed:
+                raise ValueError(
+                    f"{folder} holds unfinished work with another {', '.join(changed)}: "
+                    "repeat that command to go on with it, or delete the folder to start anew"
+                )
+        else:
+            atomic.write(path, lambda file: file.write(json.dumps(settings, indent=2).encode()))
+        yield folder
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ValueError(f"{folder} is in use by another process, which is making the same output") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _full_disk_named(output):
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(
+                errno.ENOSPC, "no space left; what is finished is kept, the same command goes on", str(output)
+            ) from None
+        raise
+
+
+@contextlib.contextmanager
+def _stop_on_signals():
+    """An event that Ctrl-C and SIGTERM set; a second one ends the program at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {}
+
+    def ask(number, frame):
+        stop.set()
+        print("\nstopping after this window; once more to stop at once", file=sys.stderr)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _spread(expected):
+    """Which frames the comparison page shows, in turn at and between the input's times."""
+    if not expected:
+        return {0, 25, 100, 401, 1600, 6401}
+    return {min(expected - 1, int((i + 0.5) * expected / COMPARED) // 2 * 2 + i % 2) for i in range(COMPARED)}
+
+
+def _describe(video, output, work, scale, seconds):
+    rate = work.video.rate
+    out_rate = rate * (2 if work.upscaler.interpolate else 1)
+    lines = [
+        f"in:  {work.frames_in} frames, {video.width}x{video.height}, {float(rate):.4g} frames/s, {video.path}",
+        f"out: {work.frames_out} frames, {scale * video.width}x{scale * video.height}, "
+        f"{float(out_rate):.4g} frames/s, {output}",
+        f"{seconds:.1f} s, {work.frames_out / seconds:.2f} frames/s{_peak_memory()}",
+    ]
+    return "\n".join(lines)
+
+
+def _peak_memory():
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f", at most {peak / 1e6:,.0f} MB of memory"

@@ -1,0 +1,370 @@
+"""Video files, and folders of frames, as pictures with their times.
+
+Everything that FFmpeg decodes comes out in one form: upright, chroma at every pixel, at its own bit depth, with what its
+integers mean (`msitf_jax.video.color`) beside it. Nothing but local files is opened, whatever a file refers to.
+"""
+
+import contextlib
+import dataclasses
+import fractions
+import pathlib
+import re
+
+import av
+import av.filter
+import numpy as np
+
+from msitf_jax.video import color
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+FOLDER_RATE = fractions.Fraction(24)
+_LOCAL_ONLY = {"protocol_whitelist": "file"}
+_FULL_RANGE, _LIMITED_RANGE = 2, 1  # FFmpeg's AVCOL_RANGE_JPEG and _MPEG
+_HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of BT.2100
+_UNKNOWN = (0, color.UNSPECIFIED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A frame.
+
+    Attributes:
+      pixels: `[H, W, 3]` uint8 or uint16; the source's `pixels` says what they mean.
+      time: when it appears, in the source's ticks, counted from its beginning (or from `start`).
+      duration: how long the file says that it is shown, in ticks, or None.
+    """
+
+    pixels: np.ndarray
+    time: int
+    duration: int | None = None
+
+
+class Source:
+    """What a video file and a folder of frames have in common; `open_source` makes one.
+
+    Attributes:
+      path: where it is.
+      width, height: of the upright pictures.
+      pixels: `color.RGB` or `color.YCbCr`.
+      tags: `color.Tags`, the matrix and range never unspecified.
+      sample_aspect_ratio: a pixel's width over its height, a `Fraction`.
+      time_base: seconds a tick, a `Fraction`.
+      rate: frames a second on average, a `Fraction`.
+      frames: how many there are about, or None.
+      zero: seconds of the file's own clock at tick 0, a `Fraction`.
+      start, end: the part that is read, in seconds from the file's beginning, `Fraction`s; end may be None.
+      warnings: sentences on what is not taken as it is; grows while pictures are read.
+    """
+
+    def pictures(self):
+        """The pictures in order; each call starts from the beginning."""
+        raise NotImplementedError
+
+
+def open_source(path, *, fps=None, start=None, end=None):
+    """Opens a video file or a folder of frames and decodes its first picture.
+
+    Args:
+      path: a file that FFmpeg can decode, or a folder of images (see `IMAGE_SUFFIXES`) in the order of the numbers in
+        their names.
+      fps: frames a second of a folder; None is 24.
+      start, end: seconds from the beginning; pictures that appear at or after `start` and before `end` are read.
+
+    Returns:
+      A `Source`.
+
+    Raises:
+      ValueError: no such file, not a video, no picture in it, HDR, or arguments that do not fit; one sentence.
+    """
+    path = pathlib.Path(path)
+    start = fractions.Fraction(start or 0)
+    end = None if end is None else fractions.Fraction(end)
+    if start < 0 or (end is not None and end <= start):
+        raise ValueError(f"`start` (={float(start):g}) and `end` (={end and float(end):g}): expected 0 <= start < end")
+    if path.is_dir():
+        return ImageFolder(path, FOLDER_RATE if fps is None else fractions.Fraction(fps), start, end)
+    if fps is not None:
+        raise ValueError(f"`fps` (={float(fps):g}) is the rate of a folder of frames, and {path} is none")
+    if not path.is_file():
+        raise ValueError(f"input {path}: no such file or folder")
+    return VideoFile(path, start, end)
+
+
+class VideoFile(Source):
+    """The first video stream of a file that is not a cover picture; see `Source`."""
+
+    def __init__(self, path, start, end):
+        self.path, self.start, self.end, self.warnings = path, start, end, []
+        with self.open() as container:
+            stream = video_stream(container, path)
+            first = next(self._decode(container, stream), None)
+            if first is None:
+                raise ValueError(f"input {path}: no frame of its video can be decoded")
+            self._layout = _Layout.of(first, stream, path)
+            self.time_base = stream.time_base
+            self.rate = stream.average_rate or stream.guessed_rate or FOLDER_RATE
+            self.zero = fractions.Fraction(container.start_time or 0, av.time_base) + start
+            self._tick = max(1, round(1 / self.rate / self.time_base))
+            duration = stream.duration and stream.duration * self.time_base
+            if not duration and container.duration:
+                duration = fractions.Fraction(container.duration, av.time_base)
+            self._declared = stream.frames
+            self.frames = stream.frames or (round(duration * self.rate) if duration else None)
+            if self.frames and duration and (start or end is not None):
+                part = min(duration, duration if end is None else end) - start
+                self.frames = max(1, round(self.frames * part / duration))
+            self.has_sound_or_text = any(other.type in ("audio", "subtitle") for other in container.streams)
+            self._note(container, stream, first)
+        self.width, self.height = self._layout.upright_size
+        self.pixels, self.tags = self._layout.pixels, self._layout.tags
+        ratio = stream.sample_aspect_ratio or fractions.Fraction(1)
+        self.sample_aspect_ratio = 1 / ratio if self._layout.turned else ratio
+
+    def open(self):
+        """The file as PyAV's container, for its other streams, chapters and titles; close it.
+
+        Raises:
+          ValueError: FFmpeg finds no format that it could be.
+        """
+        try:
+            return av.open(f"file:{self.path}", options=_LOCAL_ONLY, metadata_errors="replace")
+        except (av.error.FFmpegError, OSError) as error:
+            raise ValueError(f"input {self.path}: not a video that FFmpeg can read ({_reason(error)})") from None
+
+    def pictures(self):
+        """See `Source`. A damaged file gives what decodes, and a warning."""
+        decoded, previous = 0, None
+        begin = round(self.zero / self.time_base)
+        stop = None if self.end is None else begin + round((self.end - self.start) / self.time_base)
+        with self.open() as container:
+            stream = video_stream(container, self.path)
+            if self.start:
+                with contextlib.suppress(av.error.FFmpegError):  # then it is decoded from its beginning
+                    container.seek(begin, stream=stream)
+            for frame in self._decode(container, stream):
+                decoded += 1
+                time = frame.pts
+                if time is None:
+                    time = begin if previous is None else previous + self._tick
+                elif previous is not None and time <= previous:
+                    time = previous + 1
+                previous = time
+                if stop is not None and time >= stop:
+                    return
+                if time >= begin or not self.start:
+                    yield Picture(self._layout.read(frame), time - begin, frame.duration or None)
+        if self._declared and decoded < self._declared and not self.start:
+            self._warn(f"{self.path} is damaged or cut off: {decoded} of {self._declared} frames could be decoded")
+
+    def _decode(self, container, stream):
+        stream.thread_type = "AUTO"
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                yield from packet.decode()
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError as error:
+                self._warn(f"{self.path} is damaged ({_reason(error)}): what can be decoded is taken")
+                if not isinstance(error, av.error.InvalidDataError):
+                    return
+
+    def _warn(self, sentence):
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+    def _note(self, container, stream, first):
+        others = [other for other in container.streams.video if other is not stream and not _is_cover(other)]
+        if others:
+            self._warn(f"{self.path} has {1 + len(others)} video streams: the first is taken")
+        if first.interlaced_frame:
+            self._warn(f"{self.path} is interlaced: its frames are upscaled as they are, deinterlace it first")
+        if self._layout.alpha:
+            self._warn(f"{self.path} has an alpha channel, which is left out")
+
+
+class ImageFolder(Source):
+    """A folder with one image a frame, at a constant rate; see `Source`."""
+
+    def __init__(self, path, fps, start, end):
+        if fps <= 0:
+            raise ValueError(f"`fps` (={float(fps):g}) must be above 0")
+        self.path, self.start, self.end, self.rate, self.warnings = path, start, end, fps, []
+        images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        images = sorted((file for file in images if not file.name.startswith(".")), key=_by_number)
+        last = len(images) if end is None else -(-end * fps // 1)
+        self.images = images[-(-start * fps // 1) : last]
+        if not self.images:
+            where = f" between {float(start):g} s and {end and float(end):g} s" if images else ""
+            raise ValueError(f"input {path}: no frames in this folder{where} ({', '.join(IMAGE_SUFFIXES)})")
+        self.time_base, self.frames, self.zero = 1 / fps, len(self.images), start
+        first, stream = self._decode(self.images[0])
+        self._layout = _Layout.of(first, stream, self.images[0])
+        if self._layout.alpha:
+            self.warnings.append(f"{path} has an alpha channel, which is left out")
+        self.width, self.height = self._layout.upright_size
+        self.pixels, self.tags = self._layout.pixels, self._layout.tags
+        self.sample_aspect_ratio = fractions.Fraction(1)
+
+    def pictures(self):
+        """See `Source`; raises ValueError for an image that can't be read or differs from the first in size."""
+        for time, path in enumerate(self.images):
+            frame, stream = self._decode(path)
+            layout = _Layout.of(frame, stream, path)
+            if layout != self._layout:
+                raise ValueError(f"frame {path}: is {layout}, expected {self._layout} as {self.images[0].name}")
+            yield Picture(layout.read(frame), time, 1)
+
+    def _decode(self, path):
+        try:
+            # By bytes and not by name, in which FFmpeg would take %d for a number.
+            with path.open("rb") as file, av.open(file, options=_LOCAL_ONLY) as container:
+                stream = container.streams.video[0]
+                return next(container.decode(stream)), stream
+        except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
+            raise ValueError(f"frame {path}: not a readable image ({_reason(error)})") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """How a decoded frame becomes an array."""
+
+    size: tuple[int, int]  # width and height as coded
+    planar: str  # the pixel format that is read off plane by plane
+    pixels: color.RGB | color.YCbCr
+    tags: color.Tags
+    chroma: str  # where chroma lies, FFmpeg's name
+    alpha: bool
+    matrix: tuple[int, int, int, int]  # of the display matrix: a, b, c, d
+
+    @classmethod
+    def of(cls, frame, stream, path):
+        pixel_format, size = frame.format, (frame.width, frame.height)
+        transfer = int(frame.color_trc)
+        if transfer in _HDR:
+            raise ValueError(
+                f"input {path}: is HDR ({_HDR[transfer]}), expected standard dynamic range; tone-map it first"
+            )
+        bits = max(8, min(16, max(component.bits for component in pixel_format.components)))
+        bits += bits in (11, 13, 15)
+        suffix = "" if bits == 8 else f"{bits}le"
+        alpha = any(component.is_alpha for component in pixel_format.components)
+        matrix = int(frame.colorspace)
+        shared = {"size": size, "alpha": alpha, "matrix": _display_matrix(frame)}
+        primaries = int(frame.color_primaries)
+        if pixel_format.is_rgb or pixel_format.name == "pal8":
+            tags = color.Tags(color.RGB_MATRIX, True, primaries, transfer)
+            return cls(planar=f"gbrp{suffix}", pixels=color.RGB(bits), tags=tags, chroma="left", **shared)
+        jpeg = pixel_format.name.startswith("yuvj")
+        grey = len(pixel_format.components) - alpha == 1
+        full = jpeg or int(frame.color_range) == _FULL_RANGE
+        if grey and int(frame.color_range) not in (_FULL_RANGE, _LIMITED_RANGE):
+            full = True  # as FFmpeg takes it
+        if matrix in _UNKNOWN:
+            matrix = color.BT601 if jpeg else color.guess_matrix(*size)
+        if matrix not in color.LUMA_WEIGHTS:
+            raise ValueError(f"input {path}: has colour matrix {matrix} (H.273), expected BT.601, BT.709 or BT.2020")
+        return cls(
+            planar=f"gray{suffix}" if grey else f"yuv444p{suffix}",
+            pixels=color.YCbCr(matrix, full, bits),
+            tags=color.Tags(matrix, full, primaries, transfer),
+            chroma="center" if jpeg else "left",
+            **shared,
+        )
+
+    @property
+    def turned(self):
+        """Whether width and height change places."""
+        return self.matrix[0] == 0 and self.matrix[1] != 0
+
+    @property
+    def upright_size(self):
+        """Width and height after turning."""
+        return self.size[::-1] if self.turned else self.size
+
+    def __str__(self):
+        width, height = self.size
+        return f"{width}x{height} {self.planar}"
+
+    def read(self, frame):
+        """A frame of a file, whose later frames may have another size or format -> `[H, W, 3]`, upright."""
+        frame = reformat(frame, self.planar, self.size, full_range=self.tags.full_range, chroma=(self.chroma, "left"))
+        planes = [_plane(plane, self) for plane in frame.planes]
+        if self.planar.startswith("gbr"):
+            planes = [planes[2], planes[0], planes[1]]
+        elif len(planes) == 1:
+            neutral = np.full_like(planes[0], 1 << (self.pixels.bits - 1))
+            planes = [planes[0], neutral, neutral]
+        return self._upright(np.stack(planes, axis=-1))
+
+    def _upright(self, pixels):
+        a, b, c, d = self.matrix
+        if self.turned:
+            pixels, a, d = pixels.swapaxes(0, 1), c, b
+        return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def reformat(frame, pixel_format, size, *, full_range, chroma):
+    """A frame in another pixel format, sampled anew where chroma or the size differ; neither matrix nor range change.
+
+    Args:
+      frame: `av.VideoFrame`.
+      pixel_format: FFmpeg's name.
+      size: (width, height).
+      full_range: of the values, before and after.
+      chroma: where the chroma samples lie before and after, FFmpeg's names, such as "left".
+    """
+    if (frame.format.name, (frame.width, frame.height)) == (pixel_format, size):
+        return frame
+    graph = av.filter.Graph()
+    level = "full" if full_range else "limited"
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base="1/1")
+    scale = graph.add(
+        "scale",
+        f"{size[0]}:{size[1]}:flags=bicubic+accurate_rnd+full_chroma_inp+full_chroma_int:in_range={level}:"
+        f"out_range={level}:in_chroma_loc={chroma[0]}:out_chroma_loc={chroma[1]}",
+    )
+    target, sink = graph.add("format", pixel_format), graph.add("buffersink")
+    source.link_to(scale)
+    scale.link_to(target)
+    target.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    return graph.pull()
+
+
+def video_stream(container, path):
+    """The first video stream that is no cover picture; raises ValueError if there is none."""
+    stream = next((stream for stream in container.streams.video if not _is_cover(stream)), None)
+    if stream is None:
+        raise ValueError(f"input {path}: no video in it")
+    return stream
+
+
+def _is_cover(stream):
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _display_matrix(frame):
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return 1, 0, 0, 1
+    values = np.sign(np.frombuffer(side_data, np.int32).astype(np.int64) + 0)
+    a, b, c, d = (int(values[index]) for index in (0, 1, 3, 4))
+    return (a, b, c, d) if (a and d and not (b or c)) or (b and c and not (a or d)) else (1, 0, 0, 1)
+
+
+def _plane(plane, layout):
+    rows = np.frombuffer(plane, layout.pixels.dtype).reshape(plane.height, -1)
+    return rows[:, : layout.size[0]]
+
+
+def _by_number(path):
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def _reason(error):
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,127 @@
+"""Where upscaled frames go while a job is unfinished, and what becomes of them: a video file or a folder of PNG frames.
+
+Both keep what is finished in the job's folder, where `open` counts it.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+
+import cv2
+
+from msitf_jax import atomic
+from msitf_jax.video import writer
+from msitf_jax.video.color import RGB
+from msitf_jax.video.reader import VideoFile
+
+SEGMENT = 96  # frames after which a segment ends, with the window
+
+
+class VideoSink:
+    """Encodes into segments: `00000.nut`, and `00000.json` once it is whole, and so on.
+
+    Attributes:
+      pixels: what the integers that it is given mean.
+      settings: what its output depends on, for JSON.
+      warnings: sentences on what the output lacks.
+    """
+
+    def __init__(self, source, output, encoding):
+        self.pixels = encoding.pixels
+        self._source, self._output, self._encoding = source, output, encoding
+        self._copied = writer.choose_streams(source, output) if isinstance(source, VideoFile) else None
+        self.warnings = self._copied.refused if self._copied else ()
+        self.settings = {"codec": encoding.codec, "pix_fmt": encoding.pixel_format, **encoding.options}
+        self._folder, self._segment, self._finished = None, None, []
+
+    def open(self, folder):
+        """Counts the frames in finished segments in a folder, and removes what was not finished."""
+        self._folder, frames = pathlib.Path(folder), 0
+        for note in sorted(self._folder.glob("[0-9]*.json")):
+            frames += json.loads(note.read_text())["frames"]
+            self._finished.append(note.with_suffix(".nut"))
+        for path in self._folder.glob("*.nut*"):
+            if path not in self._finished:
+                path.unlink()
+        return frames
+
+    def write(self, pixels, time):
+        """Encodes `[H, W, 3]` integers, to be shown at `time`, in half ticks of the source."""
+        if self._segment is None:
+            path = self._folder / f"{len(self._finished):05}.nut"
+            self._segment = writer.SegmentWriter(path, self._encoding)
+        self._segment.write(pixels, time)
+
+    def end_window(self):
+        """Says that work can be gone on with here."""
+        if self._segment is not None and self._segment.frames >= SEGMENT:
+            self.flush()
+
+    def flush(self):
+        """Finishes what there is."""
+        if self._segment is None:
+            return
+        segment, self._segment = self._segment, None
+        path = segment.close()
+        note = json.dumps({"frames": segment.frames}).encode()
+        atomic.write(path.with_suffix(".json"), lambda file: file.write(note))
+        self._finished.append(path)
+
+    def abandon(self):
+        """Drops what is not finished."""
+        if self._segment is not None:
+            self._segment.abandon()
+            self._segment = None
+
+    def finish(self, end):
+        """Puts the output in its place; the last frame ends at `end`, in half ticks."""
+        joined = self._folder / f"joined{self._output.suffix}"
+        writer.join(joined, self._output, self._finished, end, self._encoding, self._source, self._copied)
+        os.replace(joined, self._output)
+
+
+class FolderSink:
+    """Writes `00000001.png` and so on, 8 bits a channel, or 16 where the source has more; see `VideoSink`."""
+
+    def __init__(self, source, output):
+        self.pixels = RGB(8 if source.pixels.bits == 8 else 16)
+        self.settings = {"bits": self.pixels.bits}
+        self.warnings = []
+        if isinstance(source, VideoFile) and source.has_sound_or_text:
+            self.warnings.append(f"{output} is a folder of frames: sound, subtitles and times are left out")
+        if source.sample_aspect_ratio != 1:
+            ratio = source.sample_aspect_ratio
+            self.warnings.append(f"{output} is a folder of frames: pixels stay {ratio} as wide as high, unmarked")
+        self._output, self._frames, self._count = output, None, 0
+
+    def open(self, folder):
+        """See `VideoSink`."""
+        self._frames = pathlib.Path(folder) / "frames"
+        self._frames.mkdir(exist_ok=True)
+        names = {path.name for path in self._frames.iterdir()}
+        while self._name(self._count) in names:
+            self._count += 1
+        for name in names - {self._name(index) for index in range(self._count)}:
+            (self._frames / name).unlink()
+        return self._count
+
+    def write(self, pixels, time):
+        """See `VideoSink`; the time is not kept."""
+        _, content = cv2.imencode(".png", pixels[..., ::-1])
+        atomic.write(self._frames / self._name(self._count), lambda file: file.write(content.tobytes()))
+        self._count += 1
+
+    def end_window(self):
+        """See `VideoSink`; every frame is whole here."""
+
+    flush = abandon = end_window
+
+    def finish(self, end):
+        """See `VideoSink`."""
+        if self._output.exists():
+            shutil.rmtree(self._output)
+        os.replace(self._frames, self._output)
+
+    def _name(self, index):
+        return f"{index + 1:08}.png"

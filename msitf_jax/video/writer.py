@@ -1,0 +1,371 @@
+"""Encoded video in segments, and their joining with everything else that the source holds."""
+
+import collections
+import dataclasses
+import fractions
+import heapq
+import io
+import itertools
+import os
+import pathlib
+
+import av
+import numpy as np
+
+from msitf_jax.video import color
+from msitf_jax.video.reader import reformat
+
+# Containers that keep each frame's own time; by the ending of the output's name.
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+DEFAULT_CODECS = collections.defaultdict(lambda: "libx264", webm="libvpx-vp9")
+DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
+_CODEC_OPTIONS = {
+    "libx265": {"x265-params": "log-level=error"},
+    "libvpx-vp9": {"b": "0", "row-mt": "1", "cpu-used": "4"},
+    "libsvtav1": {"svtav1-params": "enable-stat-report=0"},
+}
+_CONTAINER_OPTIONS = {"mp4": {"movflags": "+faststart"}, "mov": {"movflags": "+faststart"}}
+_OWN_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How video is encoded; `choose_encoding` makes one.
+
+    Attributes:
+      codec: FFmpeg's name of the encoder.
+      options: of the encoder, such as crf.
+      pixel_format: FFmpeg's name.
+      width, height: in pixels.
+      pixels: what the integers that are encoded mean.
+      tags: `color.Tags` to write.
+      sample_aspect_ratio: to write, a `Fraction`.
+      time_base: seconds a tick, a `Fraction`.
+      rate: frames a second, for the encoder's planning; times may differ.
+    """
+
+    codec: str
+    options: dict
+    pixel_format: str
+    width: int
+    height: int
+    pixels: color.RGB | color.YCbCr
+    tags: color.Tags
+    sample_aspect_ratio: fractions.Fraction
+    time_base: fractions.Fraction
+    rate: fractions.Fraction
+
+    def add_to(self, container):
+        """Adds a video stream with this encoding to an output container of PyAV and returns it."""
+        stream = container.add_stream(self.codec, rate=self.rate, options=dict(self.options))
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = self.width, self.height, self.pixel_format
+        stream.time_base = context.time_base = self.time_base
+        context.sample_aspect_ratio = self.sample_aspect_ratio
+        context.color_range = 2 if self.tags.full_range else 1
+        context.colorspace = self.tags.matrix
+        context.color_primaries, context.color_trc = self.tags.primaries, self.tags.transfer
+        context.thread_type = "AUTO"
+        # Parameter sets in the header, for whatever container the segments end in.
+        context.flags |= av.codec.context.Flags.global_header
+        if context.codec.canonical_name == "hevc" and container.format.name in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # what Apple's players ask for
+        return stream
+
+
+def container_of(output):
+    """FFmpeg's name of an output's container, by its ending; raises ValueError for others."""
+    suffix = pathlib.Path(output).suffix.lower()
+    if suffix not in CONTAINERS:
+        raise ValueError(f"output {output}: expected a name that ends in {', '.join(CONTAINERS)}, or a folder")
+    return CONTAINERS[suffix]
+
+
+def choose_encoding(output, source, *, scale, rate, codec=None, crf=None, pixel_format=None):
+    """Settles how an output is encoded, and tries it on one frame.
+
+    Args:
+      output: its name; the ending says the container.
+      source: `reader.Source`; its colours and pixel aspect ratio are kept.
+      scale: how much larger the output is.
+      rate: frames a second, about.
+      codec: FFmpeg's name of a codec or encoder; None is H.264, or VP9 in WebM.
+      crf: constant rate factor, lower is better; None is what is hardly seen.
+      pixel_format: FFmpeg's name; None is yuv420p, or with more than 8 bits yuv420p10le.
+
+    Returns:
+      An `Encoding`.
+
+    Raises:
+      ValueError: a codec or pixel format that FFmpeg lacks or that do not go together or into the container; named.
+    """
+    container = container_of(output)
+    name = codec or DEFAULT_CODECS[container]
+    try:
+        found = av.Codec(name, "w")
+    except (av.error.FFmpegError, ValueError):
+        raise ValueError(
+            f"`codec` (={name!r}) is no encoder of this FFmpeg, expected such as libx264 or ffv1"
+        ) from None
+    if found.type != "video":
+        raise ValueError(f"`codec` (={name!r}) encodes {found.type}, expected one for video")
+    supported = [entry.name for entry in found.video_formats or ()]
+    if pixel_format is None:
+        wanted = ["yuv420p10le", "yuv420p"] if source.pixels.bits > 8 else ["yuv420p", "yuv420p10le"]
+        pixel_format = next((entry for entry in wanted if entry in supported), supported[0] if supported else wanted[0])
+    elif pixel_format not in (supported or [entry for entry in (pixel_format,) if _is_pixel_format(entry)]):
+        raise ValueError(
+            f"`pix_fmt` (={pixel_format!r}) does not go with {name}, expected one of {', '.join(supported)}"
+        )
+    options = dict(_CODEC_OPTIONS.get(found.name, {}))
+    if crf is not None and found.name not in DEFAULT_CRF:
+        raise ValueError(f"`crf` (={crf:g}) goes with {', '.join(DEFAULT_CRF)}, not with {name}")
+    if found.name in DEFAULT_CRF:
+        options["crf"] = f"{DEFAULT_CRF[found.name] if crf is None else crf:g}"
+
+    bits = min(16, max(8, max(component.bits for component in av.VideoFormat(pixel_format).components)))
+    tags = source.tags
+    if av.VideoFormat(pixel_format).is_rgb:
+        tags = dataclasses.replace(tags, matrix=color.RGB_MATRIX, full_range=True)
+        pixels = color.RGB(bits)
+    else:
+        if tags.matrix == color.RGB_MATRIX:
+            tags = dataclasses.replace(tags, matrix=color.BT709, full_range=False)
+        if pixel_format.startswith("yuvj"):
+            tags = dataclasses.replace(tags, full_range=True)
+        pixels = color.YCbCr(tags.matrix, tags.full_range, bits)
+    encoding = Encoding(
+        codec=found.name,
+        options=options,
+        pixel_format=pixel_format,
+        width=scale * source.width,
+        height=scale * source.height,
+        pixels=pixels,
+        tags=tags,
+        sample_aspect_ratio=source.sample_aspect_ratio,
+        time_base=source.time_base / 2,
+        rate=rate.limit_denominator(1001),
+    )
+    _try(encoding, container, output)
+    return encoding
+
+
+def _try(encoding, container, output):
+    frame = np.zeros((encoding.height, encoding.width, 3), encoding.pixels.dtype)
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as trial:
+            stream = encoding.add_to(trial)
+            for packet in [*stream.encode(_frame(frame, 0, encoding)), *stream.encode()]:
+                trial.mux(packet)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise ValueError(
+            f"output {output}: {encoding.codec} with {encoding.pixel_format}, {encoding.width}x{encoding.height} and "
+            f"{', '.join(f'{key}={value}' for key, value in encoding.options.items()) or 'no options'} "
+            f"can't be written into it ({error})"
+        ) from None
+
+
+def _is_pixel_format(name):
+    try:
+        av.VideoFormat(name)
+    except ValueError:
+        return False
+    return True
+
+
+class SegmentWriter:
+    """Encodes frames into a file of its own, which is there whole or not at all."""
+
+    def __init__(self, path, encoding):
+        self.frames = 0
+        self._path, self._encoding = pathlib.Path(path), encoding
+        self._temporary = self._path.with_name(f"{self._path.name}.part")
+        # NUT holds any codec and any time base.
+        self._container = av.open(
+            f"file:{self._temporary}", "w", format="nut", container_options={"avoid_negative_ts": "disabled"}
+        )
+        self._stream = encoding.add_to(self._container)
+
+    def write(self, pixels, time):
+        """Encodes `[H, W, 3]` integers to be shown at `time`, in ticks of the encoding."""
+        self._container.mux(self._stream.encode(_frame(pixels, time, self._encoding)))
+        self.frames += 1
+
+    def close(self):
+        """Finishes the file, gives it its name and returns that."""
+        self._container.mux(self._stream.encode())
+        self._container.close()
+        os.replace(self._temporary, self._path)
+        return self._path
+
+    def abandon(self):
+        """Leaves no file."""
+        self._container.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def _frame(pixels, time, encoding):
+    suffix = "" if encoding.pixels.bits == 8 else f"{encoding.pixels.bits}le"
+    planar = ("gbrp" if isinstance(encoding.pixels, color.RGB) else "yuv444p") + suffix
+    height, width, _ = pixels.shape
+    frame = av.VideoFrame(width, height, planar)
+    order = (1, 2, 0) if planar.startswith("gbr") else (0, 1, 2)
+    for plane, channel in zip(frame.planes, order, strict=True):
+        rows = np.frombuffer(plane, pixels.dtype).reshape(height, -1)
+        rows[:, :width] = pixels[..., channel]
+    size = (width, height)
+    chroma = ("left", "center" if encoding.pixel_format.startswith("yuvj") else "left")
+    frame = reformat(frame, encoding.pixel_format, size, full_range=encoding.tags.full_range, chroma=chroma)
+    frame.pts, frame.time_base = time, encoding.time_base
+    return frame
+
+
+@dataclasses.dataclass(frozen=True)
+class Copied:
+    """Streams of a source that an output takes over as they are.
+
+    Attributes:
+      indices: of the streams in the source.
+      refused: sentences on the audio and subtitle streams that the output's container can't hold.
+    """
+
+    indices: tuple[int, ...]
+    refused: tuple[str, ...]
+
+
+def choose_streams(source, output):
+    """Which of a `reader.VideoFile`'s audio and subtitle streams and attachments an output can hold: `Copied`."""
+    container_name = container_of(output)
+    indices, refused = [], []
+    with source.open() as container:
+        for stream in container.streams:
+            if stream.type not in ("audio", "subtitle", "attachment"):
+                continue
+            if _holds(container_name, stream):
+                indices.append(stream.index)
+            elif stream.type != "attachment":
+                codec = stream.codec_context.name if stream.codec_context else "an unknown codec"
+                language = stream.metadata.get("language")
+                refused.append(
+                    f"{stream.type} stream {stream.index} ({codec}{f', {language}' if language else ''}) is left out: "
+                    f"{pathlib.Path(output).suffix} files can't hold it, .mkv can"
+                )
+    return Copied(tuple(indices), tuple(refused))
+
+
+def _holds(container_name, stream):
+    try:
+        with av.open(io.BytesIO(), "w", format=container_name) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def join(path, output, segments, end, encoding, source=None, copied=None):
+    """Joins segments into one file, with the source's other streams, chapters and titles.
+
+    Packets are copied as they are. Decoding times are made anew, since those of segments overlap; memory grows by a few
+    bytes a frame.
+
+    Args:
+      path: the file to write.
+      output: its final name, for the container.
+      segments: paths of what `SegmentWriter` wrote, in order.
+      end: when the last frame ends, in ticks of the encoding.
+      encoding: the one they were written with.
+      source: `reader.VideoFile` whose streams are copied, or None.
+      copied: `Copied`.
+
+    Raises:
+      OSError: the file can't be written.
+    """
+    name = container_of(output)
+    with av.open(f"file:{path}", "w", format=name, container_options=_CONTAINER_OPTIONS.get(name, {})) as target:
+        stream = encoding.add_to(target)
+        packets = [_video_packets(segments, end, encoding, stream)]
+        if source is None:
+            target.start_encoding()
+            for packet in packets[0]:
+                target.mux(packet)
+            return
+        with source.open() as container:
+            streams = {index: _add_copy(target, container.streams[index]) for index in copied.indices}
+            _copy_titles(container, target, source, stream)
+            target.start_encoding()
+            if any(template.type != "attachment" for template in (container.streams[i] for i in copied.indices)):
+                packets.append(_copied_packets(container, source, streams))
+            for packet in heapq.merge(*packets, key=lambda packet: packet.dts * packet.time_base):
+                target.mux(packet)
+
+
+def _add_copy(target, template):
+    stream = target.add_stream_from_template(template)
+    stream.metadata.update(template.metadata)
+    stream.disposition = template.disposition
+    return stream
+
+
+def _copy_titles(container, target, source, stream):
+    target.metadata.update({key: value for key, value in container.metadata.items() if key not in _OWN_METADATA})
+    original = next(entry for entry in container.streams.video)
+    stream.metadata.update({key: original.metadata[key] for key in ("language", "title") if key in original.metadata})
+    length = None if source.end is None else source.end - source.start
+    chapters = []
+    for chapter in container.chapters():
+        base = chapter["time_base"]
+        start, end = (chapter[key] * base - source.zero for key in ("start", "end"))
+        start, end = max(start, fractions.Fraction(0)), end if length is None else min(end, length)
+        if end > start:
+            chapters.append(chapter | {"start": round(start / base), "end": round(end / base)})
+    if chapters:
+        target.set_chapters(chapters)
+
+
+def _video_packets(segments, end, encoding, stream):
+    times = list(itertools.chain.from_iterable(_segment_times(path, encoding) for path in segments))
+    shown = sorted(times)
+    place = {time: index for index, time in enumerate(shown)}
+    # How many frames an encoder that reorders must be ahead.
+    delay = max(index - place[time] for index, time in enumerate(times))
+    step = shown[1] - shown[0] if len(shown) > 1 else 1
+    until = [*shown[1:], max(end, shown[-1] + 1)]
+    position = 0
+    for path in segments:
+        for packet in _segment_packets(path):
+            time = times[position]
+            decoded = shown[position - delay] if position >= delay else shown[0] - (delay - position) * step
+            packet.pts, packet.dts, packet.time_base = time, decoded, encoding.time_base
+            packet.duration = until[place[time]] - time
+            packet.stream = stream
+            position += 1
+            yield packet
+
+
+def _segment_times(path, encoding):
+    for packet in _segment_packets(path):
+        yield round(packet.pts * packet.time_base / encoding.time_base)
+
+
+def _segment_packets(path):
+    with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+        for packet in container.demux(video=0):
+            if packet.size:
+                yield packet
+
+
+def _copied_packets(container, source, streams):
+    length = None if source.end is None else source.end - source.start
+    for packet in container.demux([container.streams[index] for index in streams]):
+        if packet.dts is None or packet.stream.type == "attachment":
+            continue
+        shift = round(source.zero / packet.time_base)
+        time = (packet.pts if packet.pts is not None else packet.dts) - shift
+        if (source.start and time < 0) or (length is not None and time * packet.time_base >= length):
+            continue
+        packet.dts -= shift
+        if packet.pts is not None:
+            packet.pts -= shift
+        packet.stream = streams[packet.stream.index]
+        yield packet

@@ -3,4 +3,13 @@
 from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.msitf import MSITF
 
-__all__ = ["MSITF", "MSITFConfig"]
+__all__ = ["MSITF", "MSITFConfig", "Upscaler", "upscale"]
+
+
+def __getattr__(name):
+    # Only when asked for: it brings FFmpeg and scene detection, which the network needs not.
+    if name in ("Upscaler", "upscale"):
+        from msitf_jax.video import upscaler
+
+        return getattr(upscaler, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

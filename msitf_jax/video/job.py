@@ -114,7 +114,8 @@ def run(
         weights, scale=scale, interpolate=interpolate, cut=cut, memory=memory, compute_dtype=compute_dtype
     )
     _check_space(video, output, scale)
-    for sentence in (*video.warnings, *sink.warnings):
+    known = [*video.warnings, *sink.warnings]
+    for sentence in known:
         say(f"warning: {sentence}")
     if weights in methods.BASELINES:
         say(f"{weights} only resizes: no network is used, as no trained weights are given (--weights=FILE)")
@@ -148,7 +149,8 @@ def run(
             )
         shutil.rmtree(folder)
     for sentence in video.warnings:
-        say(f"warning: {sentence}")
+        if sentence not in known:
+            say(f"warning: {sentence}")
     return Summary(work.frames_in, work.frames_out, seconds, text)
 
 

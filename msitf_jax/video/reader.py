@@ -1,7 +1,7 @@
 """Video files, and folders of frames, as pictures with their times.
 
-Everything that FFmpeg decodes comes out in one form: upright, chroma at every pixel, at its own bit depth, with what its
-integers mean (`msitf_jax.video.color`) beside it. Nothing but local files is opened, whatever a file refers to.
+Everything that FFmpeg decodes comes out in one form: upright, chroma at every pixel, at its own bit depth, with what
+its integers mean (`msitf_jax.video.color`) beside it. Nothing but local files is opened, whatever a file refers to.
 """
 
 import contextlib
@@ -182,7 +182,7 @@ class VideoFile(Source):
             self._warn(f"{self.path} has {1 + len(others)} video streams: the first is taken")
         if first.interlaced_frame:
             self._warn(f"{self.path} is interlaced: its frames are upscaled as they are, deinterlace it first")
-        if self._layout.alpha:
+        if self._layout.alpha or stream.metadata.get("alpha_mode") == "1":
             self._warn(f"{self.path} has an alpha channel, which is left out")
 
 

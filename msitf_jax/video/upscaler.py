@@ -119,7 +119,7 @@ class Upscaler:
         Raises:
           ValueError: `memory` is too little for even the smallest tile.
         """
-        budget = _free_memory() if self.memory is None else self.memory
+        budget = free_memory() if self.memory is None else self.memory
         margin, step = self._method.margin, self._method.alignment
         per_pixel, compiled, taken = self._method.bytes_per_pixel, {}, {}
 
@@ -210,8 +210,8 @@ def _checked(frames):
         yield frame
 
 
-def _free_memory():
-    """Bytes that the network may take: most of what the device has left, or on a CPU the machine and its control group."""
+def free_memory():
+    """Bytes that the network may take: most of what the device has left, of a CPU its machine and control group."""
     stats = jax.local_devices()[0].memory_stats()
     if stats:
         return int(0.9 * (stats["bytes_limit"] - stats["bytes_in_use"]))

@@ -1,7 +1,7 @@
 """A stream of pictures cut into what the network is given at once, and when what it gives is shown.
 
-Windows never reach across a cut. Pictures that repeat the one before them are not given twice: all of them show the same
-output, so what stands still stays still.
+Windows never reach across a cut. Pictures that repeat the one before them are not given twice: all of them show the
+same output, so what stands still stays still.
 """
 
 import dataclasses

@@ -331,13 +331,15 @@ def _video_packets(segments, end, encoding, stream):
     delay = max(index - place[time] for index, time in enumerate(times))
     step = shown[1] - shown[0] if len(shown) > 1 else 1
     until = [*shown[1:], max(end, shown[-1] + 1)]
+    decoded = [shown[0] - ahead * step for ahead in range(delay, 0, -1)] + shown[: len(shown) - delay]
     position = 0
     for path in segments:
         for packet in _segment_packets(path):
             time = times[position]
-            decoded = shown[position - delay] if position >= delay else shown[0] - (delay - position) * step
-            packet.pts, packet.dts, packet.time_base = time, decoded, encoding.time_base
+            packet.pts, packet.dts, packet.time_base = time, decoded[position], encoding.time_base
             packet.duration = until[place[time]] - time
+            if position + 1 == len(times):  # MP4 adds up what lies between decoding times, and this
+                packet.duration = max(1, until[-1] - shown[0] + decoded[0] - decoded[-1])
             packet.stream = stream
             position += 1
             yield packet

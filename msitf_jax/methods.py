@@ -18,6 +18,7 @@ from msitf_jax.ops.resize import bicubic_base, trilinear_base
 # At 16 pixels from a cut networks so far differ from the whole frame by under 0.001 of 255.
 NETWORK_MARGIN = 24
 BASELINES = {"trilinear": trilinear_base, "bicubic": bicubic_base}
+COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +63,10 @@ def method(name, compute_dtype="float32"):
       A `Method`.
 
     Raises:
-      ValueError: another type than float32 for a baseline; what `msitf_jax.weights.load` raises.
+      ValueError: another type, or any but float32 for a baseline; what `msitf_jax.weights.load` raises.
     """
+    if compute_dtype not in COMPUTE_DTYPES:
+        raise ValueError(f"`compute_dtype` (={compute_dtype!r}) must be one of {', '.join(COMPUTE_DTYPES)}")
     if name in BASELINES:
         if compute_dtype != "float32":
             raise ValueError(f"`compute_dtype` (={compute_dtype!r}) is for networks; {name} needs float32")

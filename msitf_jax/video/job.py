@@ -134,8 +134,9 @@ def run(
         "memory": memory,
         "output": sink.settings,
     }
+    engine = upscaler.engine((video.height, video.width), video.pixels, sink.pixels)
     with _job_folder(output, settings) as folder, _full_disk_named(output):
-        work = _Work(video, upscaler, sink, folder, compare is not None)
+        work = _Work(video, upscaler, engine, sink, folder, compare is not None)
         work.upscale(progress)
         sink.finish(2 * work.end)
         seconds = time.monotonic() - begun
@@ -157,8 +158,8 @@ def run(
 class _Work:
     """The middle of a job: from the source's pictures to the sink's frames."""
 
-    def __init__(self, video, upscaler, sink, folder, compare):
-        self.video, self.upscaler, self.sink, self.folder = video, upscaler, sink, folder
+    def __init__(self, video, upscaler, engine, sink, folder, compare):
+        self.video, self.upscaler, self.engine, self.sink, self.folder = video, upscaler, engine, sink, folder
         self.frames_in, self.frames_out, self.end = 0, 0, 0
         frames = video.frames
         self.expected = frames and (2 * frames - 1 if upscaler.interpolate else frames)
@@ -166,8 +167,6 @@ class _Work:
 
     def upscale(self, progress):
         done = self.sink.open(self.folder)
-        size = self.video.height, self.video.width
-        engine = self.upscaler.engine(size, self.video.pixels, self.sink.pixels)
         with (
             _stop_on_signals() as stop,
             tqdm(total=self.expected, initial=done, unit="frame", disable=not progress, smoothing=0.1) as bar,
@@ -181,7 +180,7 @@ class _Work:
                     first, self.frames_out = self.frames_out, self.frames_out + len(window.outputs)
                     if self.frames_out <= done:
                         continue
-                    for index, (pixels, when) in enumerate(engine.run(window), first):
+                    for index, (pixels, when) in enumerate(self.engine.run(window), first):
                         if index >= done:
                             self._compare(index, window, index - first, pixels)
                             behind.put((pixels, when))

@@ -7,6 +7,7 @@ its integers mean (`msitf_jax.video.color`) beside it. Nothing but local files i
 import contextlib
 import dataclasses
 import fractions
+import math
 import pathlib
 import re
 
@@ -18,7 +19,9 @@ from msitf_jax.video import color
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 FOLDER_RATE = fractions.Fraction(24)
-_LOCAL_ONLY = {"protocol_whitelist": "file"}
+# What FFmpeg opens other files for, or takes text for a picture of it.
+_REFUSED = {"avisynth", "concat", "dash", "hls", "image2", "imf", "mlv", "rtsp", "sdp", "tty", "vapoursynth", "vobsub"}
+_ONE_FILE = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(av.formats_available - _REFUSED))}
 _FULL_RANGE, _LIMITED_RANGE = 2, 1  # FFmpeg's AVCOL_RANGE_JPEG and _MPEG
 _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of BT.2100
 _UNKNOWN = (0, color.UNSPECIFIED)
@@ -80,7 +83,7 @@ def open_source(path, *, fps=None, start=None, end=None):
     start = fractions.Fraction(start or 0)
     end = None if end is None else fractions.Fraction(end)
     if start < 0 or (end is not None and end <= start):
-        raise ValueError(f"`start` (={float(start):g}) and `end` (={end and float(end):g}): expected 0 <= start < end")
+        raise ValueError(f"the part {_part(start, end)}: expected 0 <= start < end")
     if path.is_dir():
         return ImageFolder(path, FOLDER_RATE if fps is None else fractions.Fraction(fps), start, end)
     if fps is not None:
@@ -100,25 +103,28 @@ class VideoFile(Source):
             first = next(self._decode(container, stream), None)
             if first is None:
                 raise ValueError(f"input {path}: no frame of its video can be decoded")
-            self._layout = _Layout.of(first, stream, path)
+            self._layout = _Layout.of(first, path)
             self.time_base = stream.time_base
             self.rate = stream.average_rate or stream.guessed_rate or FOLDER_RATE
-            self.zero = fractions.Fraction(container.start_time or 0, av.time_base) + start
             self._tick = max(1, round(1 / self.rate / self.time_base))
-            duration = stream.duration and stream.duration * self.time_base
+            self._origin = round(fractions.Fraction(container.start_time or 0, av.time_base) / self.time_base)
+            self._begin = self._origin + math.ceil(start / self.time_base)
+            self.zero = self._begin * self.time_base
+            self._length = duration = _length(stream)
             if not duration and container.duration:
                 duration = fractions.Fraction(container.duration, av.time_base)
-            self._declared = stream.frames
             self.frames = stream.frames or (round(duration * self.rate) if duration else None)
             if self.frames and duration and (start or end is not None):
                 part = min(duration, duration if end is None else end) - start
                 self.frames = max(1, round(self.frames * part / duration))
             self.has_sound_or_text = any(other.type in ("audio", "subtitle") for other in container.streams)
             self._note(container, stream, first)
+            ratio = stream.sample_aspect_ratio or fractions.Fraction(1)
         self.width, self.height = self._layout.upright_size
         self.pixels, self.tags = self._layout.pixels, self._layout.tags
-        ratio = stream.sample_aspect_ratio or fractions.Fraction(1)
         self.sample_aspect_ratio = 1 / ratio if self._layout.turned else ratio
+        if (start or end is not None) and next(self.pictures(), None) is None:
+            raise ValueError(f"input {path}: no frames {_part(start, end)}")
 
     def open(self):
         """The file as PyAV's container, for its other streams, chapters and titles; close it.
@@ -127,48 +133,68 @@ class VideoFile(Source):
           ValueError: FFmpeg finds no format that it could be.
         """
         try:
-            return av.open(f"file:{self.path}", options=_LOCAL_ONLY, metadata_errors="replace")
+            return av.open(f"file:{self.path}", options=_ONE_FILE, metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             raise ValueError(f"input {self.path}: not a video that FFmpeg can read ({_reason(error)})") from None
 
     def pictures(self):
         """See `Source`. A damaged file gives what decodes, and a warning."""
-        decoded, previous = 0, None
-        begin = round(self.zero / self.time_base)
-        stop = None if self.end is None else begin + round((self.end - self.start) / self.time_base)
-        with self.open() as container:
-            stream = video_stream(container, self.path)
-            if self.start:
-                with contextlib.suppress(av.error.FFmpegError):  # then it is decoded from its beginning
-                    container.seek(begin, stream=stream)
-            for frame in self._decode(container, stream):
-                decoded += 1
-                time = frame.pts
-                if time is None:
-                    time = begin if previous is None else previous + self._tick
-                elif previous is not None and time <= previous:
-                    time = previous + 1
-                previous = time
-                if stop is not None and time >= stop:
+        previous, until, longest = None, self._origin, self._tick
+        stop = None if self.end is None else self._origin + math.ceil(self.end / self.time_base)
+        for frame in self._frames():
+            time = frame.pts
+            if time is None:
+                time = self._origin if previous is None else previous + self._tick
+            elif previous is not None and time <= previous:
+                time = previous + 1
+            if stop is not None and time >= stop:
+                break
+            if previous is not None:
+                longest = max(longest, time - previous)
+            previous, until = time, time + (frame.duration or self._tick)
+            if time >= self._begin or not self.start:
+                yield Picture(self._layout.read(frame), time - self._begin, frame.duration or None)
+        else:
+            if self._length and self._length - until * self.time_base > 2 * longest * self.time_base:
+                end, length = float(until * self.time_base), float(self._length)
+                self._trouble = f"its video ends after {end:.2f} of {length:.2f} s"
+        if self._trouble:
+            self._warn(f"{self.path} is damaged or cut off: {self._trouble}; what can be decoded is taken")
+
+    def _frames(self):
+        """All decoded frames from the last key frame before the beginning on, or from an earlier one."""
+        # Where a file has no index, FFmpeg may land between key frames and drop what comes before the next one.
+        ten_seconds = round(10 / self.time_base)
+        for target in (self._begin, self._begin - ten_seconds) if self.start else ():
+            with self.open() as container, contextlib.suppress(av.error.FFmpegError):
+                stream = video_stream(container, self.path)
+                container.seek(target, stream=stream)
+                frames = self._decode(container, stream)
+                first = next(frames, None)
+                if first is not None and first.key_frame and first.pts is not None and first.pts <= self._begin:
+                    yield first
+                    yield from frames
                     return
-                if time >= begin or not self.start:
-                    yield Picture(self._layout.read(frame), time - begin, frame.duration or None)
-        if self._declared and decoded < self._declared and not self.start:
-            self._warn(f"{self.path} is damaged or cut off: {decoded} of {self._declared} frames could be decoded")
+        self._trouble = None
+        with self.open() as container:
+            yield from self._decode(container, video_stream(container, self.path))
 
     def _decode(self, container, stream):
-        stream.thread_type = "AUTO"
+        self._trouble, stream.thread_type = None, "AUTO"
         packets = container.demux(stream)
         while True:
             try:
                 packet = next(packets, None)
                 if packet is None:
                     return
-                yield from packet.decode()
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        self._trouble = "parts of frames are missing"
+                    yield frame
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as error:
-                self._warn(f"{self.path} is damaged ({_reason(error)}): what can be decoded is taken")
+                self._trouble = _reason(error)
                 if not isinstance(error, av.error.InvalidDataError):
                     return
 
@@ -198,11 +224,11 @@ class ImageFolder(Source):
         last = len(images) if end is None else -(-end * fps // 1)
         self.images = images[-(-start * fps // 1) : last]
         if not self.images:
-            where = f" between {float(start):g} s and {end and float(end):g} s" if images else ""
+            where = f" {_part(start, end)}" if images else ""
             raise ValueError(f"input {path}: no frames in this folder{where} ({', '.join(IMAGE_SUFFIXES)})")
         self.time_base, self.frames, self.zero = 1 / fps, len(self.images), start
-        first, stream = self._decode(self.images[0])
-        self._layout = _Layout.of(first, stream, self.images[0])
+        first = self._decode(self.images[0])
+        self._layout = _Layout.of(first, self.images[0], still=True)
         if self._layout.alpha:
             self.warnings.append(f"{path} has an alpha channel, which is left out")
         self.width, self.height = self._layout.upright_size
@@ -212,18 +238,17 @@ class ImageFolder(Source):
     def pictures(self):
         """See `Source`; raises ValueError for an image that can't be read or differs from the first in size."""
         for time, path in enumerate(self.images):
-            frame, stream = self._decode(path)
-            layout = _Layout.of(frame, stream, path)
-            if layout != self._layout:
+            frame = self._decode(path)
+            layout = _Layout.of(frame, path, still=True)
+            if (layout.upright_size, layout.pixels) != (self._layout.upright_size, self._layout.pixels):
                 raise ValueError(f"frame {path}: is {layout}, expected {self._layout} as {self.images[0].name}")
             yield Picture(layout.read(frame), time, 1)
 
     def _decode(self, path):
         try:
             # By bytes and not by name, in which FFmpeg would take %d for a number.
-            with path.open("rb") as file, av.open(file, options=_LOCAL_ONLY) as container:
-                stream = container.streams.video[0]
-                return next(container.decode(stream)), stream
+            with path.open("rb") as file, av.open(file, options=_ONE_FILE) as container:
+                return next(container.decode(video=0))
         except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
             raise ValueError(f"frame {path}: not a readable image ({_reason(error)})") from None
 
@@ -241,7 +266,7 @@ class _Layout:
     matrix: tuple[int, int, int, int]  # of the display matrix: a, b, c, d
 
     @classmethod
-    def of(cls, frame, stream, path):
+    def of(cls, frame, path, still=False):
         pixel_format, size = frame.format, (frame.width, frame.height)
         transfer = int(frame.color_trc)
         if transfer in _HDR:
@@ -254,17 +279,17 @@ class _Layout:
         alpha = any(component.is_alpha for component in pixel_format.components)
         matrix = int(frame.colorspace)
         shared = {"size": size, "alpha": alpha, "matrix": _display_matrix(frame)}
-        primaries = int(frame.color_primaries)
-        if pixel_format.is_rgb or pixel_format.name == "pal8":
-            tags = color.Tags(color.RGB_MATRIX, True, primaries, transfer)
-            return cls(planar=f"gbrp{suffix}", pixels=color.RGB(bits), tags=tags, chroma="left", **shared)
+        primaries, levels = int(frame.color_primaries), int(frame.color_range)
         jpeg = pixel_format.name.startswith("yuvj")
-        grey = len(pixel_format.components) - alpha == 1
-        full = jpeg or int(frame.color_range) == _FULL_RANGE
-        if grey and int(frame.color_range) not in (_FULL_RANGE, _LIMITED_RANGE):
-            full = True  # as FFmpeg takes it
+        grey = len(pixel_format.components) - alpha == 1 and pixel_format.name != "pal8"
+        # Grey that does not say is full range, as FFmpeg takes it.
+        full = jpeg or levels == _FULL_RANGE or (grey and levels != _LIMITED_RANGE)
+        if pixel_format.is_rgb or pixel_format.name == "pal8" or (grey and full):
+            tags = color.Tags(color.RGB_MATRIX, True, primaries, transfer)
+            planar = f"{'gray' if grey else 'gbrp'}{suffix}"
+            return cls(planar=planar, pixels=color.RGB(bits), tags=tags, chroma="left", **shared)
         if matrix in _UNKNOWN:
-            matrix = color.BT601 if jpeg else color.guess_matrix(*size)
+            matrix = color.BT601 if jpeg or still else color.guess_matrix(*size)
         if matrix not in color.LUMA_WEIGHTS:
             raise ValueError(f"input {path}: has colour matrix {matrix} (H.273), expected BT.601, BT.709 or BT.2020")
         return cls(
@@ -286,7 +311,7 @@ class _Layout:
         return self.size[::-1] if self.turned else self.size
 
     def __str__(self):
-        width, height = self.size
+        width, height = self.upright_size
         return f"{width}x{height} {self.planar}"
 
     def read(self, frame):
@@ -295,6 +320,8 @@ class _Layout:
         planes = [_plane(plane, self) for plane in frame.planes]
         if self.planar.startswith("gbr"):
             planes = [planes[2], planes[0], planes[1]]
+        elif self.tags.matrix == color.RGB_MATRIX:
+            planes = 3 * planes
         elif len(planes) == 1:
             neutral = np.full_like(planes[0], 1 << (self.pixels.bits - 1))
             planes = [planes[0], neutral, neutral]
@@ -325,7 +352,8 @@ def reformat(frame, pixel_format, size, *, full_range, chroma):
     scale = graph.add(
         "scale",
         f"{size[0]}:{size[1]}:flags=bicubic+accurate_rnd+full_chroma_inp+full_chroma_int:in_range={level}:"
-        f"out_range={level}:in_chroma_loc={chroma[0]}:out_chroma_loc={chroma[1]}",
+        f"out_range={level}:in_color_matrix=bt709:out_color_matrix=bt709:"  # some, the same, whatever the frame's tags
+        f"in_chroma_loc={chroma[0]}:out_chroma_loc={chroma[1]}",
     )
     target, sink = graph.add("format", pixel_format), graph.add("buffersink")
     source.link_to(scale)
@@ -348,11 +376,26 @@ def _is_cover(stream):
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
+def _part(start, end):
+    return f"from {float(start):g} s to {'the end' if end is None else f'{float(end):g} s'}"
+
+
+def _length(stream):
+    """When a stream ends, in seconds, as its file says; None where it does not."""
+    if "matroska" not in stream.container.format.name:
+        return stream.duration and stream.duration * stream.time_base
+    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    return tag and 3600 * int(tag[1]) + 60 * int(tag[2]) + fractions.Fraction(tag[3])
+
+
 def _display_matrix(frame):
-    side_data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        side_data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # beside it is a kind that PyAV has no name for, such as EXIF: then without mirroring
+        return {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}.get(frame.rotation % 360, (1, 0, 0, 1))
     if side_data is None:
         return 1, 0, 0, 1
-    values = np.sign(np.frombuffer(side_data, np.int32).astype(np.int64) + 0)
+    values = np.sign(np.frombuffer(side_data, np.int32))
     a, b, c, d = (int(values[index]) for index in (0, 1, 3, 4))
     return (a, b, c, d) if (a and d and not (b or c)) or (b and c and not (a or d)) else (1, 0, 0, 1)
 
@@ -363,7 +406,7 @@ def _plane(plane, layout):
 
 
 def _by_number(path):
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)], path.name
 
 
 def _reason(error):

@@ -29,9 +29,13 @@ class VideoSink:
 
     def __init__(self, source, output, encoding):
         self.pixels = encoding.pixels
-        self._source, self._output, self._encoding = source, output, encoding
-        self._copied = writer.choose_streams(source, output) if isinstance(source, VideoFile) else None
-        self.warnings = self._copied.refused if self._copied else ()
+        self._output, self._encoding = output, encoding
+        self._source = source if isinstance(source, VideoFile) else None  # of streams to copy
+        self._copied = self._source and writer.choose_streams(source, output)
+        self.warnings = list(self._copied.refused) if self._copied else []
+        ratio = source.sample_aspect_ratio
+        if ratio != 1 and encoding.sample_aspect_ratio == 1:
+            self.warnings.append(f"{output}: pixels stay {ratio} as wide as high, unmarked, as with {encoding.codec}")
         self.settings = {"codec": encoding.codec, "pix_fmt": encoding.pixel_format, **encoding.options}
         self._folder, self._segment, self._finished = None, None, []
 

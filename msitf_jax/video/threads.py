@@ -7,7 +7,7 @@ _END = object()
 
 
 def read_ahead(iterable, depth):
-    """Iterates in a thread of its own, at most `depth` items ahead.
+    """Iterates in a thread of its own, at most `depth` items waiting.
 
     What the iterable raises is raised here, in its place. Closing the generator ends the thread.
     """

@@ -104,14 +104,15 @@ def choose(height, width, fits, *, margin, alignment):
     return min(fitting, key=lambda grid: (len(grid) * grid.tile_height * grid.tile_width, len(grid)), default=None)
 
 
-def smallest(margin, alignment):
-    """The least side of a tile: two margins, what fades, and one step."""
-    return 2 * margin + BLEND + alignment
+def smallest(size, margin, alignment):
+    """The least side of a tile: two margins, what fades, one step and what is left over, or all of a small frame."""
+    least = 2 * margin + BLEND + alignment
+    return size if size < least else least + (size - least) % alignment
 
 
 def _sizes(size, margin, alignment):
     """For every number of tiles the smallest that does it."""
-    sizes = range(size, min(size, smallest(margin, alignment)) - 1, -alignment)
+    sizes = range(size, smallest(size, margin, alignment) - 1, -alignment)
     return list({len(_starts(size, tile, margin, alignment)): tile for tile in sizes}.values())
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import pathlib
 
 import jax
@@ -65,6 +66,7 @@ class Upscaler:
             raise ValueError(f"`memory` (={memory!r}) must be a number of bytes above 0, or None")
         self.scale, self.interpolate, self.scenes, self.cut, self.memory = scale, interpolate, scenes, cut, memory
         self._method = methods.method(weights, compute_dtype)
+        self._engines = {}
 
     def __call__(self, frames):
         """`[N, h, w, 3]` frames -> `[2N-1, 4h, 4w, 3]` of the same type; see `stream`."""
@@ -107,7 +109,7 @@ class Upscaler:
         return windows.windows(windows.stills(marked), interpolate=self.interpolate, cut=self.cut)
 
     def engine(self, size, read, write):
-        """Compiles the network for frames of one size.
+        """Compiles the network for frames of one size, the first time.
 
         Args:
           size: (height, width) of the input.
@@ -119,6 +121,12 @@ class Upscaler:
         Raises:
           ValueError: `memory` is too little for even the smallest tile.
         """
+        key = *size, read, write
+        if key not in self._engines:
+            self._engines[key] = self._new_engine(size, read, write)
+        return self._engines[key]
+
+    def _new_engine(self, size, read, write):
         budget = free_memory() if self.memory is None else self.memory
         margin, step = self._method.margin, self._method.alignment
         per_pixel, compiled, taken = self._method.bytes_per_pixel, {}, {}
@@ -130,9 +138,9 @@ class Upscaler:
         while True:
             grid = tiles.choose(*size, lambda *tile: needs(*tile) <= budget, margin=margin, alignment=step)
             if grid is None:
-                least = needs(*(min(side, tiles.smallest(margin, step)) for side in size))
+                least = needs(*(tiles.smallest(side, margin, step) for side in size)) / 2**20
                 raise ValueError(
-                    f"`memory` (={budget >> 20} MiB) must be at least about {-(-least >> 20)} MiB for these weights"
+                    f"`memory` (={budget // 2**20} MiB) must be at least about {math.ceil(least)} MiB for these weights"
                 )
             tile = grid.tile_height, grid.tile_width
             if tile in compiled:

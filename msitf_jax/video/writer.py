@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from msitf_jax.video import color
-from msitf_jax.video.reader import reformat
+from msitf_jax.video.reader import reformat, video_stream
 
 # Containers that keep each frame's own time; by the ending of the output's name.
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -24,7 +24,9 @@ _CODEC_OPTIONS = {
     "libvpx-vp9": {"b": "0", "row-mt": "1", "cpu-used": "4"},
     "libsvtav1": {"svtav1-params": "enable-stat-report=0"},
 }
-_CONTAINER_OPTIONS = {"mp4": {"movflags": "+faststart"}, "mov": {"movflags": "+faststart"}}
+# The same input gives the same bytes: without this Matroska files get a random number.
+_CONTAINER_OPTIONS = {"fflags": "+bitexact"}
+_MP4_OPTIONS = {"movflags": "+faststart"}
 _OWN_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
 
 
@@ -39,7 +41,7 @@ class Encoding:
       width, height: in pixels.
       pixels: what the integers that are encoded mean.
       tags: `color.Tags` to write.
-      sample_aspect_ratio: to write, a `Fraction`.
+      sample_aspect_ratio: to write, a `Fraction`; 1 where none can be written.
       time_base: seconds a tick, a `Fraction`.
       rate: frames a second, for the encoder's planning; times may differ.
     """
@@ -110,14 +112,16 @@ def choose_encoding(output, source, *, scale, rate, codec=None, crf=None, pixel_
     if found.type != "video":
         raise ValueError(f"`codec` (={name!r}) encodes {found.type}, expected one for video")
     supported = [entry.name for entry in found.video_formats or ()]
+    wanted = ["yuv420p10le", "yuv420p"] if source.pixels.bits > 8 else ["yuv420p", "yuv420p10le"]
     if pixel_format is None:
-        wanted = ["yuv420p10le", "yuv420p"] if source.pixels.bits > 8 else ["yuv420p", "yuv420p10le"]
         pixel_format = next((entry for entry in wanted if entry in supported), supported[0] if supported else wanted[0])
     elif pixel_format not in (supported or [entry for entry in (pixel_format,) if _is_pixel_format(entry)]):
         raise ValueError(
-            f"`pix_fmt` (={pixel_format!r}) does not go with {name}, expected one of {', '.join(supported)}"
+            f"`pix_fmt` (={pixel_format!r}) does not go with {name}, expected one of {', '.join(supported or wanted)}"
         )
     options = dict(_CODEC_OPTIONS.get(found.name, {}))
+    if found.name == "libx264" and _has_avx512():
+        options["x264-params"] = "asm=AVX2"  # its AVX-512 code gives other bits each time
     if crf is not None and found.name not in DEFAULT_CRF:
         raise ValueError(f"`crf` (={crf:g}) goes with {', '.join(DEFAULT_CRF)}, not with {name}")
     if found.name in DEFAULT_CRF:
@@ -146,23 +150,36 @@ def choose_encoding(output, source, *, scale, rate, codec=None, crf=None, pixel_
         time_base=source.time_base / 2,
         rate=rate.limit_denominator(1001),
     )
-    _try(encoding, container, output)
-    return encoding
+    return _tried(encoding, container, output)
 
 
-def _try(encoding, container, output):
+def _tried(encoding, container, output):
+    """The encoding, with the pixel aspect ratio that a file written with it has: not all codecs and files hold one."""
+    file = io.BytesIO()
     frame = np.zeros((encoding.height, encoding.width, 3), encoding.pixels.dtype)
     try:
-        with av.open(io.BytesIO(), "w", format=container) as trial:
+        with av.open(io.BytesIO(), "w", format="nut") as trial:  # of segments
+            encoding.add_to(trial)
+        with av.open(file, "w", format=container) as trial:
             stream = encoding.add_to(trial)
-            for packet in [*stream.encode(_frame(frame, 0, encoding)), *stream.encode()]:
-                trial.mux(packet)
+            trial.mux([*stream.encode(_frame(frame, 0, encoding)), *_last_packets(stream, frames=1)])
     except (av.error.FFmpegError, ValueError) as error:
         raise ValueError(
             f"output {output}: {encoding.codec} with {encoding.pixel_format}, {encoding.width}x{encoding.height} and "
             f"{', '.join(f'{key}={value}' for key, value in encoding.options.items()) or 'no options'} "
             f"can't be written into it ({error})"
         ) from None
+    if encoding.sample_aspect_ratio == 1:
+        return encoding
+    file.seek(0)
+    with av.open(file) as trial:
+        ratio = trial.streams.video[0].sample_aspect_ratio or fractions.Fraction(1)
+    return dataclasses.replace(encoding, sample_aspect_ratio=ratio)
+
+
+def _has_avx512():
+    facts = pathlib.Path("/proc/cpuinfo")
+    return facts.exists() and "avx512" in facts.read_text()
 
 
 def _is_pixel_format(name):
@@ -193,7 +210,7 @@ class SegmentWriter:
 
     def close(self):
         """Finishes the file, gives it its name and returns that."""
-        self._container.mux(self._stream.encode())
+        self._container.mux(_last_packets(self._stream, self.frames))
         self._container.close()
         os.replace(self._temporary, self._path)
         return self._path
@@ -204,13 +221,22 @@ class SegmentWriter:
         self._temporary.unlink(missing_ok=True)
 
 
+def _last_packets(stream, frames):
+    packets = stream.encode()
+    if frames == 1:
+        for packet in packets:
+            packet.dts = packet.pts  # which libx265 leaves to chance
+    return packets
+
+
 def _frame(pixels, time, encoding):
     suffix = "" if encoding.pixels.bits == 8 else f"{encoding.pixels.bits}le"
-    planar = ("gbrp" if isinstance(encoding.pixels, color.RGB) else "yuv444p") + suffix
+    grey = encoding.pixel_format.startswith(("gray", "ya"))
+    planar = ("gbrp" if isinstance(encoding.pixels, color.RGB) else "gray" if grey else "yuv444p") + suffix
     height, width, _ = pixels.shape
     frame = av.VideoFrame(width, height, planar)
     order = (1, 2, 0) if planar.startswith("gbr") else (0, 1, 2)
-    for plane, channel in zip(frame.planes, order, strict=True):
+    for plane, channel in zip(frame.planes, order, strict=not grey):
         rows = np.frombuffer(plane, pixels.dtype).reshape(height, -1)
         rows[:, :width] = pixels[..., channel]
     size = (width, height)
@@ -246,9 +272,10 @@ def choose_streams(source, output):
             elif stream.type != "attachment":
                 codec = stream.codec_context.name if stream.codec_context else "an unknown codec"
                 language = stream.metadata.get("language")
+                others = ", ".join(ending for ending, other in CONTAINERS.items() if _holds(other, stream))
                 refused.append(
                     f"{stream.type} stream {stream.index} ({codec}{f', {language}' if language else ''}) is left out: "
-                    f"{pathlib.Path(output).suffix} files can't hold it, .mkv can"
+                    f"{pathlib.Path(output).suffix} files can't hold it{f', {others} can' if others else ''}"
                 )
     return Copied(tuple(indices), tuple(refused))
 
@@ -282,7 +309,8 @@ def join(path, output, segments, end, encoding, source=None, copied=None):
       OSError: the file can't be written.
     """
     name = container_of(output)
-    with av.open(f"file:{path}", "w", format=name, container_options=_CONTAINER_OPTIONS.get(name, {})) as target:
+    options = _CONTAINER_OPTIONS | (_MP4_OPTIONS if name in ("mp4", "mov") else {})
+    with av.open(f"file:{path}", "w", format=name, container_options=options) as target:
         stream = encoding.add_to(target)
         packets = [_video_packets(segments, end, encoding, stream)]
         if source is None:
@@ -309,7 +337,7 @@ def _add_copy(target, template):
 
 def _copy_titles(container, target, source, stream):
     target.metadata.update({key: value for key, value in container.metadata.items() if key not in _OWN_METADATA})
-    original = next(entry for entry in container.streams.video)
+    original = video_stream(container, source.path)
     stream.metadata.update({key: original.metadata[key] for key in ("language", "title") if key in original.metadata})
     length = None if source.end is None else source.end - source.start
     chapters = []
@@ -338,7 +366,8 @@ def _video_packets(segments, end, encoding, stream):
             time = times[position]
             packet.pts, packet.dts, packet.time_base = time, decoded[position], encoding.time_base
             packet.duration = until[place[time]] - time
-            if position + 1 == len(times):  # MP4 adds up what lies between decoding times, and this
+            if position + 1 == len(times) and stream.container.format.name in ("mp4", "mov"):
+                # MP4 adds up what lies between decoding times, and this.
                 packet.duration = max(1, until[-1] - shown[0] + decoded[0] - decoded[-1])
             packet.stream = stream
             position += 1

@@ -1,0 +1,128 @@
+"""Cuts found where clips meet, drawn and filmed ones, and nowhere else."""
+
+import functools
+import itertools
+
+import av
+import cv2
+import numpy as np
+import pytest
+from scenedetect import FrameTimecode
+from scenedetect.detectors import ContentDetector
+
+from input_pipeline import synthetic
+from msitf_jax.video.color import RGB, FloatRGB, YCbCr
+from msitf_jax.video.reader import Picture
+from msitf_jax.video.scenes import WIDTH, mark_cuts
+from tests.conftest import shared
+
+DRAWN = range(6)
+FILMED = ("bear", "bee", "04_coffee", "blackswan")
+LEAST_CHANGE = 15  # of hue, saturation and value on average, below which nothing is a cut
+
+
+@functools.cache
+def drawn(seed):
+    """6 frames of 64x112."""
+    return synthetic.clip(seed, frames=6, height=64, width=112)
+
+
+def cuts(frames, kind=None):
+    """The frames that begin a scene; checks that all come out, in order."""
+    pictures = [Picture(pixels, time) for time, pixels in enumerate(frames)]
+    marked = list(mark_cuts(iter(pictures), kind or RGB(8)))
+    assert len(marked) == len(pictures)
+    assert all(out is picture for (out, _), picture in zip(marked, pictures, strict=True))
+    return [picture.time for picture, begins in marked if begins]
+
+
+@pytest.mark.parametrize("first", DRAWN)
+def test_a_cut_between_drawn_clips_is_found(first):
+    for second in set(DRAWN) - {first}:
+        assert cuts([*drawn(first), *drawn(second)]) == [6]
+
+
+@pytest.mark.parametrize("length", range(1, 7))
+def test_cuts_beside_the_first_and_the_last_frame_count(length):
+    before, after = drawn(0), drawn(1)
+    assert cuts([*before[:length], *after]) == [length]
+    assert cuts([*before, *after[:length]]) == [6]
+    assert cuts([*before[:length], *after[:length]]) == [length]
+
+
+def test_several_cuts_are_found():
+    frames = [frame for seed in DRAWN for frame in drawn(seed)[: 3 + seed % 3]]
+    assert cuts(frames) == list(itertools.accumulate(3 + seed % 3 for seed in DRAWN))[:-1]
+
+
+@pytest.mark.parametrize("length", range(7))
+def test_every_frame_of_a_scene_comes_out_and_begins_none(length):
+    assert cuts(drawn(2)[:length]) == []
+
+
+def test_a_frame_comes_out_two_late():
+    read = []
+    source = (read.append(time) or Picture(pixels, time) for time, pixels in enumerate(drawn(0)))
+    late = [len(read) - 1 - picture.time for picture, _ in mark_cuts(source, RGB(8))]
+    assert late == [2, 2, 2, 2, 1, 0]
+
+
+@pytest.mark.parametrize("step", [8, 16, 40])
+def test_a_fast_pan_is_no_cut(step):
+    wide = synthetic.clip(7, frames=1, height=64, width=800)[0]
+    pan = [wide[:, step * i : step * i + 112] for i in range(16)]
+    fixed = ContentDetector(LEAST_CHANGE, min_scene_len=0)  # does not adapt to motion
+    fooled = [fixed.process_frame(FrameTimecode(i, 25.0), np.ascontiguousarray(p)) for i, p in enumerate(pan)]
+    assert sum(map(bool, fooled)) > 7
+    assert cuts(pan) == []
+
+
+def test_what_stands_still_is_one_scene_and_slides_are_several():
+    slides = [drawn(seed)[0] for seed in DRAWN]
+    assert cuts(slides[:1] * 9) == []
+    assert cuts([slide for slide in slides for _ in range(3)]) == [3, 6, 9, 12, 15]
+
+
+def test_a_flash_is_no_cut_in_motion_and_a_scene_of_its_own_in_a_standing_picture():
+    frames = drawn(3)
+    flash = np.full_like(frames[0], 255)
+    # Two great changes in a row are each less than three times the mean, unless nothing else changes at all.
+    assert cuts([*frames[:3], flash, *frames[3:]]) == []
+    assert cuts([frames[0]] * 4 + [flash] + [frames[0]] * 4) == [4, 5]
+
+
+def test_a_fade_is_no_cut():
+    frame = drawn(4)[0].astype(np.float32)
+    assert cuts([np.rint(frame * (1 - i / 12)).astype(np.uint8) for i in range(12)]) == []
+
+
+@pytest.mark.parametrize(
+    "kind", [RGB(8), RGB(10), RGB(16), FloatRGB(), YCbCr(1, False), YCbCr(6, True, 12)], ids=lambda kind: str(kind)
+)
+def test_whatever_the_integers_mean_the_cut_is_the_same(kind):
+    frames = np.concatenate([drawn(0)[:4], drawn(1)[:4]]).astype(np.float32) / 255
+    assert cuts([np.asarray(kind.from_rgb(frame)) for frame in frames], kind) == [4]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 700), (300, 1), (18, WIDTH + 1)])
+def test_frames_of_any_shape(height, width):
+    dark, bright = (np.full((height, width, 3), level, np.uint8) for level in (10, 200))
+    assert cuts([dark] * 3 + [bright] * 3) == [3]
+
+
+def filmed(name):
+    """6 frames from the middle of a clip of 448x256."""
+    with av.open(str(shared(f"data/footage/clips/{name}.mp4"))) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return frames[len(frames) // 2 :][:6]
+
+
+def test_cuts_between_filmed_clips_are_found_and_no_others():
+    frames = [frame for name in FILMED for frame in filmed(name)]
+    assert cuts(frames) == [6, 12, 18]
+
+
+def test_a_cut_between_clips_of_vid4_is_found_and_no_other():
+    folder = shared("data/vid4/GT")
+    frames = [cv2.imread(str(folder / name / f"{i:08}.png")) for name in ("calendar", "walk") for i in range(1, 9)]
+    assert cuts([frame[:480, :704, ::-1] for frame in frames]) == [8]  # theirs are two sizes

@@ -1,7 +1,6 @@
 """Whole jobs: from a file to a file, stopped and gone on with, and what is refused before anything is done."""
 
 import itertools
-import os
 import pathlib
 import re
 import signal
@@ -18,6 +17,7 @@ from flax import nnx
 import upscale
 from msitf_jax import MSITF, MSITFConfig, methods, weights
 from msitf_jax.video import job, reader, sinks
+from msitf_jax.video.upscaler import Engine
 from tests.video import Sound, Text, packets, write_video
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -45,16 +45,16 @@ def run(source, output, **options):
 
 
 def stop_after(windows, monkeypatch):
-    """Has the work stop as Ctrl-C would have it, after some windows."""
-    calls, write = [], sinks.VideoSink.end_window
+    """Has Ctrl-C pressed after some windows."""
+    put, handed_over = job.WriteBehind.put, []
 
-    def end_window(sink):
-        write(sink)
-        calls.append(sink)
-        if len(calls) == windows:
-            os.kill(os.getpid(), signal.SIGINT)
+    def counting_put(behind, item):
+        put(behind, item)
+        handed_over.append(item)
+        if sum(entry is job._END_OF_WINDOW for entry in handed_over) == windows and item is job._END_OF_WINDOW:
+            signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(sinks.VideoSink, "end_window", end_window)
+    monkeypatch.setattr(job.WriteBehind, "put", counting_put)
 
 
 def test_a_round_trip_keeps_two_sound_tracks_subtitles_chapters_and_titles(tmp_path):
@@ -124,25 +124,17 @@ def test_stopped_work_goes_on_where_it_was(tmp_path, monkeypatch):
     run(source, whole, **options)
     with monkeypatch.context() as patch:
         stop_after(3, patch)
-        with pytest.raises(job.Interrupted, match=r"stopped after \d+ of about 51 frames; the same command goes on"):
+        with pytest.raises(job.Interrupted, match=r"stopped after 19 of about 51 frames; the same command goes on"):
             run(source, output, **options)
     assert not output.exists()
     part = tmp_path / "out.mkv.part"
     assert (part / "00000.json").exists()
     assert not list(part.glob("*.part"))
 
-    run_windows = []
-    engine_run = job.Upscaler.engine
-
-    def engine(self, *arguments):
-        made = engine_run(self, *arguments)
-        inner = made.run
-        made.run = lambda window: run_windows.append(window) or inner(window)
-        return made
-
-    monkeypatch.setattr(job.Upscaler, "engine", engine)
+    run_windows, engine_run = [], Engine.run
+    monkeypatch.setattr(Engine, "run", lambda engine, window: run_windows.append(window) or engine_run(engine, window))
     assert run(source, output, **options).frames_out == 51
-    assert 1 <= len(run_windows) <= 6  # of 9
+    assert len(run_windows) == 6  # of 9
     for one, other in zip(pictures(whole)[1], pictures(output)[1], strict=True):
         assert one.time == other.time
         np.testing.assert_array_equal(one.pixels, other.pixels)

@@ -7,8 +7,6 @@ import av
 import cv2
 import numpy as np
 import pytest
-from scenedetect import FrameTimecode
-from scenedetect.detectors import ContentDetector
 
 from input_pipeline import synthetic
 from msitf_jax.video.color import RGB, FloatRGB, YCbCr
@@ -18,7 +16,6 @@ from tests.conftest import shared
 
 DRAWN = range(6)
 FILMED = ("bear", "bee", "04_coffee", "blackswan")
-LEAST_CHANGE = 15  # of hue, saturation and value on average, below which nothing is a cut
 
 
 @functools.cache
@@ -67,14 +64,17 @@ def test_a_frame_comes_out_two_late():
     assert late == [2, 2, 2, 2, 1, 0]
 
 
-@pytest.mark.parametrize("step", [8, 16, 40])
+@pytest.mark.parametrize("step", [12, 16, 40])
 def test_a_fast_pan_is_no_cut(step):
-    wide = synthetic.clip(7, frames=1, height=64, width=800)[0]
+    colours = np.random.default_rng(0).integers(0, 256, (4, 50, 3), np.uint8)
+    wide = colours.repeat(16, axis=0).repeat(16, axis=1)
     pan = [wide[:, step * i : step * i + 112] for i in range(16)]
-    fixed = ContentDetector(LEAST_CHANGE, min_scene_len=0)  # does not adapt to motion
-    fooled = [fixed.process_frame(FrameTimecode(i, 25.0), np.ascontiguousarray(p)) for i, p in enumerate(pan)]
-    assert sum(map(bool, fooled)) > 7
+    assert change(pan[0], pan[1]) > change(drawn(0)[-1], drawn(1)[0])  # which is a cut
     assert cuts(pan) == []
+
+
+def change(before, after):
+    return np.abs(before.astype(int) - after).mean()
 
 
 def test_what_stands_still_is_one_scene_and_slides_are_several():

@@ -177,6 +177,11 @@ class _Work:
             behind = WriteBehind(self._write, FRAMES_BEHIND)
             try:
                 for window in plan:
+                    if stop.is_set():
+                        raise Interrupted(
+                            f"stopped after {self.frames_out} of about {self.expected or 'unknown'} frames; "
+                            "the same command goes on"
+                        )
                     first, self.frames_out = self.frames_out, self.frames_out + len(window.outputs)
                     if self.frames_out <= done:
                         continue
@@ -186,11 +191,6 @@ class _Work:
                             behind.put((pixels, when))
                             bar.update()
                     behind.put(_END_OF_WINDOW)
-                    if stop.is_set():
-                        raise Interrupted(
-                            f"stopped after {self.frames_out} of about {self.expected or 'unknown'} frames; "
-                            "the same command goes on"
-                        )
             except BaseException:
                 with contextlib.suppress(Exception):
                     behind.close()

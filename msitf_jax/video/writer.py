@@ -359,7 +359,10 @@ def _video_packets(segments, end, encoding, stream):
     delay = max(index - place[time] for index, time in enumerate(times))
     step = shown[1] - shown[0] if len(shown) > 1 else 1
     until = [*shown[1:], max(end, shown[-1] + 1)]
-    decoded = [shown[0] - ahead * step for ahead in range(delay, 0, -1)] + shown[: len(shown) - delay]
+    # FFmpeg takes an MP4 to be no longer than its decoding times and the last packet say, so they begin early enough;
+    # not by more than a second, since players may wait.
+    lead = max(delay * step, min(times[-1] - shown[-1 - delay], round(1 / encoding.time_base)))
+    decoded = [shown[0] - lead + ahead * lead // delay for ahead in range(delay)] + shown[: len(shown) - delay]
     position = 0
     for path in segments:
         for packet in _segment_packets(path):
@@ -367,8 +370,7 @@ def _video_packets(segments, end, encoding, stream):
             packet.pts, packet.dts, packet.time_base = time, decoded[position], encoding.time_base
             packet.duration = until[place[time]] - time
             if position + 1 == len(times) and stream.container.format.name in ("mp4", "mov"):
-                # MP4 adds up what lies between decoding times, and this.
-                packet.duration = max(1, until[-1] - shown[0] + decoded[0] - decoded[-1])
+                packet.duration = until[-1] - time
             packet.stream = stream
             position += 1
             yield packet

@@ -1,0 +1,191 @@
+"""Tiles cover a frame once over, and what a network makes of them shows no seam."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from input_pipeline import synthetic
+from msitf_jax import MSITF, MSITFConfig, methods
+from msitf_jax.video.tiles import BLEND, Grid, choose, smallest
+
+SIZES = (1, 7, 8, 40, 63, 64, 65, 79, 80, 81, 107, 128, 130, 255)
+MARGINS = (0, 3, 24)
+STEP = 8
+
+
+def grids(height, width, margin):
+    """Every grid that can be chosen: the best one with tiles of at most so many pixels, for all numbers."""
+    found = {choose(height, width, lambda *tile: True, margin=margin, alignment=STEP)}
+    areas = []
+    choose(height, width, lambda *tile: areas.append(tile[0] * tile[1]), margin=margin, alignment=STEP)
+    for most in areas:
+        grid = choose(height, width, lambda h, w, most=most: h * w <= most, margin=margin, alignment=STEP)
+        found.add(grid)
+    return found
+
+
+def all_grids():
+    for (height, width), margin in itertools.product(itertools.product(SIZES, repeat=2), MARGINS):
+        yield from grids(height, width, margin)
+
+
+def enlarged(clip, scale=4):
+    return np.asarray(clip, np.float32).repeat(scale, axis=1).repeat(scale, axis=2)
+
+
+def blends(starts, tile, scale=4):
+    """Where on an axis of the output one tile fades into the next."""
+    middles = [scale * (first + tile + second) // 2 for first, second in itertools.pairwise(starts)]
+    return [slice(middle - scale * BLEND // 2, middle + scale * BLEND // 2) for middle in middles]
+
+
+def outside(grid, scale=4):
+    """True where a pixel of the output is of one tile."""
+    alone = np.ones((scale * grid.height, scale * grid.width), bool)
+    for rows in blends(grid.rows, grid.tile_height, scale):
+        alone[rows] = False
+    for columns in blends(grid.columns, grid.tile_width, scale):
+        alone[:, columns] = False
+    return alone
+
+
+def test_tiles_begin_at_multiples_and_reach_from_border_to_border():
+    seen = set()
+    for grid in all_grids():
+        for starts, tile, size in (
+            (grid.rows, grid.tile_height, grid.height),
+            (grid.columns, grid.tile_width, grid.width),
+        ):
+            assert starts[0] == 0
+            assert starts[-1] + tile == size
+            assert all(start % STEP == 0 for start in starts)
+            for first, second in itertools.pairwise(starts):
+                assert first < second
+                assert first + tile - second >= 2 * grid.margin + BLEND
+            seen.add(len(starts))
+    assert {1, 2, 3, 4, 5, 25} <= seen
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_weights_sum_to_one_and_bands_are_the_frame_from_top_to_bottom(scale):
+    for height, width, margin in ((81, 107, 24), (130, 65, 24), (63, 255, 3), (107, 79, 3), (40, 41, 0)):
+        clip = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+        for grid in grids(height, width, margin):
+            bands = list(grid.bands(clip, lambda tile: enlarged(tile, scale), scale))
+            assert len(bands) == len(grid.rows)
+            assert all(band.dtype == np.float32 and band.shape[1] for band in bands)
+            # Two weights are rounded to float32, and their sum times 255.
+            np.testing.assert_allclose(np.concatenate(bands, 1), enlarged(clip, scale), rtol=0, atol=1e-12)
+
+
+def test_a_pixel_is_of_one_tile_far_from_its_cuts_except_where_two_fade():
+    for height, width, margin in ((81, 107, 24), (130, 65, 24), (63, 130, 3), (40, 41, 0)):
+        for grid in grids(height, width, margin):
+            if len(grid) == 1:
+                continue
+            number = itertools.count(1)
+
+            def run(tile, grid=grid, number=number):
+                out = np.full((1, 4 * grid.tile_height, 4 * grid.tile_width, 3), next(number), np.float32)
+                return out
+
+            (numbers,) = np.concatenate(list(grid.bands(np.zeros((1, height, width, 3)), run, 4)), 1)[..., 0]
+            alone = outside(grid)
+            for place, (top, left) in enumerate(itertools.product(grid.rows, grid.columns), 1):
+                rows, columns = np.nonzero((numbers == place) & alone)
+                for positions, start, tile, size in (
+                    (rows, top, grid.tile_height, height),
+                    (columns, left, grid.tile_width, width),
+                ):
+                    assert start == 0 or positions.min() >= 4 * (start + margin)
+                    assert start + tile == size or positions.max() < 4 * (start + tile - margin)
+            assert set(np.unique(numbers[alone])) == set(range(1, len(grid) + 1))
+
+
+def test_one_tile_fades_evenly_into_the_next():
+    grid = Grid(8, 88, 8, 72, 24, STEP)
+    levels = iter((0, 32))
+    (band,) = grid.bands(
+        np.zeros((1, 8, 88, 3)), lambda tile: np.full((1, *(4 * side for side in tile.shape[1:3]), 3), next(levels)), 4
+    )
+    # The tiles are 0..72 and 16..88, so they share 16..72, whose middle is 44: 176 in the output.
+    np.testing.assert_array_equal(band[0, 0, :, 0], [0] * 160 + [level + 0.5 for level in range(32)] + [32] * 160)
+
+
+def test_a_frame_that_fits_is_one_tile():
+    for height, width in itertools.product(SIZES, repeat=2):
+        grid = choose(height, width, lambda *tile: True, margin=24, alignment=STEP)
+        assert grid == Grid(height, width, height, width, 24, STEP)
+        assert len(grid) == 1
+    clip = np.zeros((4, 5, 7, 3), np.uint8)
+    (band,) = choose(5, 7, lambda *tile: True, margin=24, alignment=STEP).bands(clip, lambda tile: tile, 4)
+    assert band is clip
+
+
+@pytest.mark.parametrize("most", [64 * 64, 72 * 80, 9000])
+@pytest.mark.parametrize(("height", "width"), [(81, 107), (128, 128), (130, 200), (40, 300)])
+def test_the_grid_with_the_fewest_pixels_is_chosen(height, width, most):
+    def fits(tile_height, tile_width):
+        return tile_height * tile_width <= most
+
+    grid = choose(height, width, fits, margin=24, alignment=STEP)
+    # By trial, over every shape that leaves two margins and a fade in each overlap.
+    shapes = [
+        Grid(height, width, tile_height, tile_width, 24, STEP)
+        for tile_height in range(height, 0, -STEP)
+        for tile_width in range(width, 0, -STEP)
+        if fits(tile_height, tile_width)
+        and (tile_height == height or tile_height >= 2 * 24 + BLEND + STEP)
+        and (tile_width == width or tile_width >= 2 * 24 + BLEND + STEP)
+    ]
+    if not shapes:
+        assert grid is None
+        return
+    assert fits(grid.tile_height, grid.tile_width)
+    assert pixels(grid) == min(map(pixels, shapes))
+
+
+def pixels(grid):
+    return len(grid) * grid.tile_height * grid.tile_width
+
+
+def test_nothing_is_chosen_where_not_even_the_smallest_tile_fits():
+    for size in SIZES:
+        least = smallest(size, 24, STEP)
+        assert least == size if size < 64 else least in range(64, 72)
+        for side in (least - 1, least):
+            grid = choose(size, size, lambda *tile, side=side: max(tile) <= side, margin=24, alignment=STEP)
+            assert (grid is None) == (side < least)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """(run, whole clip, its output): untrained, with a margin as all networks have it."""
+    tiny = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
+    method = methods.network(MSITF(tiny, rngs=nnx.Rngs(0)))
+    compiled = jax.jit(lambda clip: method.forward(method.state, clip[None])[0])
+    # Odd, and with the least overlap for tiles of 73x73.
+    clip = synthetic.clip(3, frames=4, height=89, width=89).astype(np.float32) / 255
+    return compiled, clip, np.asarray(compiled(clip))
+
+
+def test_a_tiled_network_gives_what_the_whole_gives(network):
+    run, clip, whole = network
+    grid = Grid(89, 89, 73, 73, methods.NETWORK_MARGIN, STEP)
+    assert len(grid) == 4
+    tiled = np.concatenate(list(grid.bands(clip, run, 4)), 1)
+    base = np.asarray(methods.trilinear_base(clip[None])[0])
+    assert np.abs(whole - base).mean() > 10 / 255  # the network does something
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-12)
+    for axis in (1, 2):
+        (fade,) = blends(grid.rows, 73)
+        for edge in (fade.start, fade.stop, (fade.start + fade.stop) // 2):
+            print(axis, edge, step_across(tiled, axis, edge), step_across(whole, axis, edge))
+
+
+def step_across(clip, axis, place):
+    """How much pixels on one side of a place differ from those on the other, on average."""
+    return np.abs(np.take(clip, place, axis) - np.take(clip, place - 1, axis)).mean()

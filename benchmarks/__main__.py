@@ -1,4 +1,4 @@
-"""Times the op, the network and a training step, counts what eight devices exchange, and prints tables.
+"""Times the op, the network, a video and a training step, counts what eight devices exchange, and prints tables.
 
 `--write` also replaces, when all is measured, benchmarks/RESULTS.md, on a GPU benchmarks/RESULTS_GPU.md.
 `--torchvision_python` names a Python that has torch and torchvision, for comparison: of the op, the two taking turns,
@@ -31,7 +31,7 @@ PUBLISHED_GFLOP = 1990 / (144 * 184)
 OP_ROUNDS, GPU_OP_ROUNDS = 3, 1
 REFERENCE_GFLOPS = 212  # matrix-product rate of the machine on which the published code took 5.3 s a clip
 TORCHVISION_TYPES = {"bfloat16": "float16"}  # the nearest that its op has
-SECTIONS = ("op", "network", "training", "exchanges")
+SECTIONS = ("op", "network", "video", "training", "exchanges")
 
 
 def main():
@@ -49,6 +49,7 @@ def main():
     measurements = {
         "op": lambda: _op(gpu, torchvision),
         "network": lambda: _network(gpu, torchvision),
+        "video": _video,
         "training": lambda: _training(gpu),
         "exchanges": _exchanges,
     }
@@ -161,6 +162,26 @@ def _network(gpu, torchvision_python):
         f"{1e3 * PUBLISHED_GFLOP:.1f} MFLOP a pixel. PyTorch's layers: the published network's convolutions, "
         "deformable convolutions, linears and attentions, each timed by itself in eager PyTorch in the same run and "
         f"counted as often as it runs; without anything in between.{_named(versions)}"
+    )
+
+
+def _video():
+    rows = []
+    for (width, height), frames in (((180, 144), 60), ((64, 48), 60), ((64, 48), 600)):
+        size = [f"--width={width}", f"--height={height}", f"--frames={frames}"]
+        result = _run([sys.executable, "-m", "benchmarks.video", *size])
+        rows.append(
+            f"| {width}x{height} | {frames} | {result['seconds']:.1f} | {result['network_s']:.1f} "
+            f"| {100 * result['overhead']:.0f} % | {result['peak_mb']:.0f} | {result['warm_s']:.1f} "
+            f"| {result['window_s']:.2f} |"
+        )
+    return (
+        "## A video\n\n"
+        "`upscale.py` with msitf_small and H.264 in and out, the whole command from its start to its end. The network "
+        "alone: as many windows, by the median of 5 after the first. A short one: the command on 4 frames, one window, "
+        "with what it compiles on disk from before.\n\n"
+        "| | frames | seconds | the network alone | beside it | peak memory, MB | a short one, seconds "
+        "| of which its window |\n|---|---|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
 
 

@@ -21,7 +21,7 @@ def every(kind):
 
 
 def equations(kind):
-    """The matrix and offset of H.273, equations 38 to 40 and 20 to 28: YCbCr before rounding is matrix @ RGB + offset."""
+    """M and b of H.273, equations 38 to 40 and 20 to 28: before rounding YCbCr is M @ RGB + b."""
     red, blue = color.LUMA_WEIGHTS[kind.matrix]
     luma = np.array([red, 1 - red - blue, blue])
     matrix = np.stack([luma, ([0, 0, 1] - luma) / (1 - blue) / 2, ([1, 0, 0] - luma) / (1 - red) / 2])

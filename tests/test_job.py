@@ -16,7 +16,7 @@ from flax import nnx
 
 import upscale
 from msitf_jax import MSITF, MSITFConfig, methods, weights
-from msitf_jax.video import job, reader, sinks
+from msitf_jax.video import job, job_folder, reader, sinks
 from msitf_jax.video.upscaler import Engine
 from tests.video import Sound, Text, packets, write_video
 
@@ -176,9 +176,7 @@ def test_other_settings_do_not_go_on_with_unfinished_work(clip, tmp_path, monkey
 
 
 def test_two_processes_do_not_make_the_same_output(clip, tmp_path):
-    folder = tmp_path / "out.mp4.part"
-    folder.mkdir()
-    with job._locked(folder), pytest.raises(ValueError, match="in use by another process"):
+    with job_folder.opened(tmp_path / "out.mp4", {}), pytest.raises(ValueError, match="in use by another process"):
         run(clip, tmp_path / "out.mp4")
 
 

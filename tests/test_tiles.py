@@ -5,11 +5,11 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 from input_pipeline import synthetic
-from msitf_jax import MSITF, MSITFConfig, methods
+from msitf_jax import methods
 from msitf_jax.video.tiles import BLEND, Grid, choose, smallest
+from tests.tiny_network import tiny_network
 
 SIZES = (1, 7, 8, 40, 63, 64, 65, 79, 80, 81, 107, 128, 130, 255)
 MARGINS = (0, 3, 24)
@@ -66,7 +66,7 @@ def test_tiles_begin_at_multiples_and_reach_from_border_to_border():
                 assert first < second
                 assert first + tile - second >= 2 * grid.margin + BLEND
             seen.add(len(starts))
-    assert {1, 2, 3, 4, 5, 25} <= seen
+    assert {1, 2, 3, 4, 24} <= seen
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -77,32 +77,31 @@ def test_weights_sum_to_one_and_bands_are_the_frame_from_top_to_bottom(scale):
             bands = list(grid.bands(clip, lambda tile: enlarged(tile, scale), scale))
             assert len(bands) == len(grid.rows)
             assert all(band.dtype == np.float32 and band.shape[1] for band in bands)
-            # Two weights are rounded to float32, and their sum times 255.
-            np.testing.assert_allclose(np.concatenate(bands, 1), enlarged(clip, scale), rtol=0, atol=1e-12)
+            # Weights are multiples of 1/64, so that nothing is rounded.
+            np.testing.assert_array_equal(np.concatenate(bands, 1), enlarged(clip, scale))
 
 
 def test_a_pixel_is_of_one_tile_far_from_its_cuts_except_where_two_fade():
-    for height, width, margin in ((81, 107, 24), (130, 65, 24), (63, 130, 3), (40, 41, 0)):
+    for height, width, margin in ((81, 107, 24), (130, 65, 24), (63, 130, 3)):
         for grid in grids(height, width, margin):
-            if len(grid) == 1:
-                continue
-            number = itertools.count(1)
-
-            def run(tile, grid=grid, number=number):
-                out = np.full((1, 4 * grid.tile_height, 4 * grid.tile_width, 3), next(number), np.float32)
-                return out
-
-            (numbers,) = np.concatenate(list(grid.bands(np.zeros((1, height, width, 3)), run, 4)), 1)[..., 0]
+            number = itertools.count()
+            tile = (4, 4 * grid.tile_height, 4 * grid.tile_width, 3)
+            bands = grid.bands(np.zeros((4, height, width, 3)), lambda _, n=number, t=tile: np.full(t, next(n)), 4)
+            places = np.concatenate(list(bands), 1)[0, ..., 0]
             alone = outside(grid)
-            for place, (top, left) in enumerate(itertools.product(grid.rows, grid.columns), 1):
-                rows, columns = np.nonzero((numbers == place) & alone)
-                for positions, start, tile, size in (
-                    (rows, top, grid.tile_height, height),
-                    (columns, left, grid.tile_width, width),
-                ):
-                    assert start == 0 or positions.min() >= 4 * (start + margin)
-                    assert start + tile == size or positions.max() < 4 * (start + tile - margin)
-            assert set(np.unique(numbers[alone])) == set(range(1, len(grid) + 1))
+            assert alone.any()
+            for place, (top, left) in enumerate(itertools.product(grid.rows, grid.columns)):
+                rows, columns = np.nonzero((places == place) & alone)
+                assert is_inside(rows, top, grid.tile_height, height, margin)
+                assert is_inside(columns, left, grid.tile_width, width, margin)
+            assert set(places[alone]) <= set(range(len(grid)))
+
+
+def is_inside(positions, start, tile, size, margin):
+    """Whether positions in the output lie in a tile, at least a margin from where it was cut."""
+    first = start + margin if start else 0
+    last = start + tile - (margin if start + tile < size else 0)
+    return ((positions >= 4 * first) & (positions < 4 * last)).all()
 
 
 def test_one_tile_fades_evenly_into_the_next():
@@ -162,30 +161,38 @@ def test_nothing_is_chosen_where_not_even_the_smallest_tile_fits():
 
 
 @pytest.fixture(scope="module")
-def network():
-    """(run, whole clip, its output): untrained, with a margin as all networks have it."""
-    tiny = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
-    method = methods.network(MSITF(tiny, rngs=nnx.Rngs(0)))
-    compiled = jax.jit(lambda clip: method.forward(method.state, clip[None])[0])
-    # Odd, and with the least overlap for tiles of 73x73.
-    clip = synthetic.clip(3, frames=4, height=89, width=89).astype(np.float32) / 255
-    return compiled, clip, np.asarray(compiled(clip))
+def outputs():
+    """A network's with random weights: of a whole clip, of its tiles, of the first of them; and the resized clip."""
+    method = methods.network(tiny_network())
+    run = jax.jit(lambda clip: method.forward(method.state, clip[None])[0])
+    # Of the tiles that fit, those with the least overlap are taken: two margins, what fades, and an odd pixel.
+    clip = synthetic.clip(3, frames=4, height=73, width=73).astype(np.float32) / 255
+    grid = choose(73, 73, lambda *tile: max(tile) <= 65, margin=method.margin, alignment=method.alignment)
+    assert (grid.rows, grid.columns) == ([0, 8], [0, 8])
+    tiles = []
+    bands = grid.bands(clip, lambda tile: tiles.append(run(tile)) or tiles[-1], 4)
+    tiled = np.concatenate(list(bands), 1)
+    base = methods.BASELINES["trilinear"](clip[None])[0]
+    return tuple(map(np.asarray, (run(clip), tiled, tiles[0], base)))
 
 
-def test_a_tiled_network_gives_what_the_whole_gives(network):
-    run, clip, whole = network
-    grid = Grid(89, 89, 73, 73, methods.NETWORK_MARGIN, STEP)
-    assert len(grid) == 4
-    tiled = np.concatenate(list(grid.bands(clip, run, 4)), 1)
-    base = np.asarray(methods.trilinear_base(clip[None])[0])
-    assert np.abs(whole - base).mean() > 10 / 255  # the network does something
-    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-12)
-    for axis in (1, 2):
-        (fade,) = blends(grid.rows, 73)
-        for edge in (fade.start, fade.stop, (fade.start + fade.stop) // 2):
-            print(axis, edge, step_across(tiled, axis, edge), step_across(whole, axis, edge))
+def test_a_network_gives_the_same_in_tiles(outputs):
+    whole, tiled, tile, base = outputs
+    assert np.abs(whole - base).mean() > 5 / 255  # it does something,
+    assert np.abs(tile - whole[:, :260, :260])[:, -4:].mean() > 1 / 255  # and something else beside a cut
+    # Also where tiles fade into one another; 1.2e-7 was measured, which is float32's rounding.
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=2.4e-7)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_no_seam_is_seen_where_tiles_meet(outputs, axis):
+    whole, tiled, _, _ = outputs
+    # Tiles are 0..65 and 8..73: their overlap begins, fades over 8 pixels and ends.
+    for place in (8, 32.5, 36.5, 40.5, 65):
+        expected, step = (step_across(clip, axis, int(4 * place)) for clip in (whole, tiled))
+        assert step == pytest.approx(expected, rel=1e-5)  # 1e-7 was measured; a seam of 1/255 is 0.1
 
 
 def step_across(clip, axis, place):
-    """How much pixels on one side of a place differ from those on the other, on average."""
+    """How far pixels on one side of a place are from those on the other, on average."""
     return np.abs(np.take(clip, place, axis) - np.take(clip, place - 1, axis)).mean()

@@ -46,7 +46,9 @@ def write_video(
     matrix=None,
     tracks=(),
     chapters=(),
+    attachments=(),
     metadata=(),
+    video_metadata=(),
     format=None,
 ):
     """Writes a video file and returns its path.
@@ -59,16 +61,19 @@ def write_video(
       rate: frames a second.
       times: of the frames, in ticks of `time_base`; None is one tick after the other.
       time_base: seconds a tick; None is a frame.
-      sar: a pixel's width over its height.
+      sar: a pixel's width over its height; in Matroska only for codecs that hold it themselves, such as libx264.
       tags: `color.Tags`; None leaves them out.
       matrix: the display matrix: nine integers.
       tracks: `Sound` and `Text`.
       chapters: (start, end, title), in seconds.
-      metadata: of the whole file.
+      attachments: (name, MIME type, bytes), for Matroska.
+      metadata, video_metadata: of the whole file, and of its video stream.
+      format: FFmpeg's name of the container.
     """
     with av.open(f"file:{path}", "w", format=format) as container:
         container.metadata.update(metadata)
         stream = container.add_stream(codec, rate=fractions.Fraction(rate), options=dict(options))
+        stream.metadata.update(video_metadata)
         context, first = stream.codec_context, av_frame(frames[0], pix_fmt)
         context.width, context.height, context.pix_fmt = first.width, first.height, pix_fmt
         time_base = fractions.Fraction(time_base or 1 / fractions.Fraction(rate))
@@ -80,6 +85,8 @@ def write_video(
         if matrix is not None:
             stream.set_display_matrix(matrix)
         added = [_add_track(container, track) for track in tracks]
+        for attachment in attachments:
+            container.add_attachment(*attachment)
         second = fractions.Fraction(1)
         container.set_chapters(
             [

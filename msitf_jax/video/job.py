@@ -1,19 +1,11 @@
 """One video upscaled, from file to file, in pieces that outlast an interruption.
 
-Beside the output stands a folder, its name with `.part` at the end, until the work is done:
-
-    holiday_4x.mp4.part/
-      job.json           what is being done; another job does not go on with it
-      00000.nut, ...     finished segments of video, or frames/00000001.png, ... for a folder
-      00000.json, ...    how many frames a segment holds; written last, so a segment that has one is whole
-      compare/           pictures for the comparison page
+What is kept on disk meanwhile: `msitf_jax.video.job_folder`.
 """
 
 import contextlib
 import dataclasses
-import errno
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -28,7 +20,7 @@ from tqdm import tqdm
 from msitf_jax import atomic, methods
 from msitf_jax import weights as weight_files
 from msitf_jax.video import compare as comparison
-from msitf_jax.video import reader, sinks, writer
+from msitf_jax.video import job_folder, reader, sinks, writer
 from msitf_jax.video.color import to_8_bits
 from msitf_jax.video.threads import WriteBehind, read_ahead
 from msitf_jax.video.upscaler import DEFAULT_WEIGHTS, Upscaler
@@ -36,7 +28,6 @@ from msitf_jax.video.upscaler import DEFAULT_WEIGHTS, Upscaler
 COMPARED = 6  # pictures on the comparison page
 WINDOWS_AHEAD, FRAMES_BEHIND = 2, 8
 DEFAULT_DEGRADATION = "bi"  # what people's downscaled video is nearest to
-_VERSION = 1  # of the job's folder
 _END_OF_WINDOW = object()
 
 
@@ -121,9 +112,10 @@ def run(
         say(f"{weights} only resizes: no network is used, as no trained weights are given (--weights=FILE)")
 
     settings = {
-        "version": _VERSION,
-        "input": _identity(video),
-        "weights": weights if weights in methods.BASELINES else hashlib.sha256(_bytes(weights)).hexdigest(),
+        "input": job_folder.identity(video),
+        "weights": weights
+        if weights in methods.BASELINES
+        else hashlib.sha256(pathlib.Path(weights).read_bytes()).hexdigest(),
         "fps": fps and str(fps),
         "start": start and str(start),
         "end": end and str(end),
@@ -135,7 +127,7 @@ def run(
         "output": sink.settings,
     }
     engine = upscaler.engine((video.height, video.width), video.pixels, sink.pixels)
-    with _job_folder(output, settings) as folder, _full_disk_named(output):
+    with job_folder.opened(output, settings) as folder:
         work = _Work(video, upscaler, engine, sink, folder, compare is not None)
         work.upscale(progress)
         sink.finish(2 * work.end)
@@ -146,7 +138,7 @@ def run(
                 compare,
                 work.compared(),
                 title=pathlib.Path(source).name,
-                notes=[*text.splitlines()[:2], f"weights: {weights}"],
+                notes=_page_notes(text, video, output, weights),
             )
         shutil.rmtree(folder)
     for sentence in video.warnings:
@@ -297,70 +289,6 @@ def _check_space(video, output, scale):
         )
 
 
-def _identity(video):
-    paths = [video.path] if video.path.is_file() else video.images
-    facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _bytes(path):
-    return pathlib.Path(path).read_bytes()
-
-
-@contextlib.contextmanager
-def _job_folder(output, settings):
-    """Makes or finds the job's folder, for this process alone."""
-    folder = output.with_name(f"{output.name}.part")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"output {output}: {folder} can't be made ({error.strerror})") from None
-    with _locked(folder):
-        path = folder / "job.json"
-        if path.exists():
-            found = json.loads(path.read_text())
-            changed = sorted(name for name in settings | found if found.get(name) != settings.get(name))
-            if changed:
-                raise ValueError(
-                    f"{folder} holds unfinished work with another {', '.join(changed)}: "
-                    "repeat that command to go on with it, or delete the folder to start anew"
-                )
-        else:
-            atomic.write(path, lambda file: file.write(json.dumps(settings, indent=2).encode()))
-        yield folder
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise ValueError(f"{folder} is in use by another process, which is making the same output") from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _full_disk_named(output):
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OSError(
-                errno.ENOSPC, "no space left; what is finished is kept, the same command goes on", str(output)
-            ) from None
-        raise
-
-
 @contextlib.contextmanager
 def _stop_on_signals():
     """An event that Ctrl-C and SIGTERM set; a second one ends the program at once."""
@@ -402,6 +330,16 @@ def _describe(video, output, work, scale, seconds):
         f"{seconds:.1f} s, {work.frames_out / seconds:.2f} frames/s{_peak_memory()}",
     ]
     return "\n".join(lines)
+
+
+def _page_notes(text, video, output, weights):
+    """The summary's first two lines and the weights, by names without folders, as a page is made to be shown around."""
+    before, after, _ = text.splitlines()
+    return [
+        before.replace(str(video.path), video.path.name),
+        after.replace(str(output), output.name),
+        f"weights: {pathlib.Path(weights).name}",
+    ]
 
 
 def _peak_memory():

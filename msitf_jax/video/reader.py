@@ -7,6 +7,7 @@ its integers mean (`msitf_jax.video.color`) beside it. Nothing but local files i
 import contextlib
 import dataclasses
 import fractions
+import io
 import math
 import pathlib
 import re
@@ -162,8 +163,8 @@ class VideoFile(Source):
             self._warn(f"{self.path} is damaged or cut off: {self._trouble}; what can be decoded is taken")
 
     def _frames(self):
-        """All decoded frames from the last key frame before the beginning on, or from an earlier one."""
-        # Where a file has no index, FFmpeg may land between key frames and drop what comes before the next one.
+        """All decoded frames from a key frame at or before the beginning on."""
+        # Where a file has no index FFmpeg may land between key frames, and lose what comes before the next one.
         ten_seconds = round(10 / self.time_base)
         for target in (self._begin, self._begin - ten_seconds) if self.start else ():
             with self.open() as container, contextlib.suppress(av.error.FFmpegError):
@@ -247,7 +248,7 @@ class ImageFolder(Source):
     def _decode(self, path):
         try:
             # By bytes and not by name, in which FFmpeg would take %d for a number.
-            with path.open("rb") as file, av.open(file, options=_ONE_FILE) as container:
+            with av.open(io.BytesIO(path.read_bytes()), options=_ONE_FILE) as container:
                 return next(container.decode(video=0))
         except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
             raise ValueError(f"frame {path}: not a readable image ({_reason(error)})") from None

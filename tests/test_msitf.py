@@ -78,38 +78,6 @@ def test_published_activations_at_each_stage(golden_model, name):
         assert relative_error(np.moveaxis(np.asarray(value), -1, -3), wanted[stage]) < 1e-5, stage
 
 
-def gradients(model, dtype):
-    """Loss and gradients by published name for the golden batch, computed in `dtype`."""
-    batch = golden("gradients")
-    x, truth = (jnp.asarray(channels_last(batch[key]), dtype) for key in ("x", "gt"))
-    graph, state = nnx.split(model)
-    state = jax.tree.map(lambda a: a.astype(dtype), state)
-
-    def loss(state):
-        return jnp.sum(jnp.sqrt((nnx.merge(graph, state)(x) - truth) ** 2 + 1e-6))
-
-    compiler_options = QUICK if dtype == jnp.float64 else None  # which is not what users run
-    value, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=compiler_options)(state)
-    return float(value), published_parameters(nnx.merge(graph, gradient))
-
-
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("float64", 1e-6), pytest.param("float32", 1e-2, marks=pytest.mark.slow)]
-)
-def test_published_gradients(golden_model, dtype, tolerance):
-    batch = golden("gradients")
-    with jax.enable_x64(dtype == "float64"):
-        loss, gradient = gradients(golden_model, jnp.dtype(dtype))
-    assert loss == pytest.approx(float(batch["loss"]), rel=1e-5 if dtype == "float32" else 1e-9)
-    assert sorted(gradient) == sorted(batch["names"])
-    for name, norm in zip(batch["names"], batch["l2"], strict=True):
-        assert np.linalg.norm(gradient[name].astype(np.float64)) == pytest.approx(norm, rel=tolerance), name
-    whole = [key for key in batch if key.startswith("grad/")]
-    assert len(whole) == 9
-    for key in whole:
-        assert relative_error(gradient[key.removeprefix("grad/")], batch[key]) < tolerance, key
-
-
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (3, 2, 9, 2), (1, 5, 1, 17)])
 def test_any_batch_length_and_size(tiny, shape):
     batch, frames, height, width = shape

@@ -1,7 +1,9 @@
-"""Strict numerics for every test, and where the golden numbers are."""
+"""Strict numerics for every test, compiled programs for all of them, and where the golden numbers are."""
 
 import json
+import os
 import pathlib
+import tempfile
 
 import jax
 import numpy as np
@@ -19,6 +21,20 @@ SHARED = pathlib.Path(__file__).parents[2] / "shared"
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def pytest_configure(config):
+    """Keeps what is compiled until the tests end, for all processes that run them or that they start.
+
+    Untrained weights alone are eighty programs, compiled again for every way of promoting types.
+    """
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="compiled")
+        config.add_cleanup(folder.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def golden(name):

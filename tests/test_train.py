@@ -32,6 +32,7 @@ from tests.training import (
 )
 
 # Imports once, then runs each command line in a fork: what absl defines for one of them would be in the way of others.
+# A fork ends without taking down the interpreter, which takes two seconds after such imports.
 _SEVERAL = """
 import json, os, sys
 import train
@@ -41,7 +42,10 @@ for arguments in json.loads(sys.argv[1]):
     child = os.fork()
     if not child:
         sys.argv = ["train.py", *arguments]
-        app.run(train.main, flags_parser=train._parse)
+        try:
+            app.run(train.main, flags_parser=train._parse)
+        except SystemExit as end:
+            os._exit(end.code)
     print("exit status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr, flush=True)
 """
 

@@ -111,11 +111,10 @@ def run(
     if weights in methods.BASELINES:
         say(f"{weights} only resizes: no network is used, as no trained weights are given (--weights=FILE)")
 
+    known_weights = weights in methods.BASELINES
     settings = {
         "input": job_folder.identity(video),
-        "weights": weights
-        if weights in methods.BASELINES
-        else hashlib.sha256(pathlib.Path(weights).read_bytes()).hexdigest(),
+        "weights": weights if known_weights else hashlib.sha256(pathlib.Path(weights).read_bytes()).hexdigest(),
         "fps": fps and str(fps),
         "start": start and str(start),
         "end": end and str(end),

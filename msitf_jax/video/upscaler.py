@@ -204,7 +204,7 @@ def upscale(frames, weights=DEFAULT_WEIGHTS, **options):
 def _checked(frames):
     first = None
     for index, frame in enumerate(frames):
-        frame = np.asarray(frame)
+        frame = np.array(frame)  # a copy, since whoever yields it may fill it anew
         if frame.ndim != 3 or frame.shape[2] != 3 or not frame.size or frame.dtype not in _TYPES:
             raise ValueError(
                 f"`frames[{index}]` is {frame.dtype} {list(frame.shape)}, expected uint8, uint16 or float32 [h, w, 3]"

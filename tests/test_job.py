@@ -345,7 +345,7 @@ def test_space_that_runs_out_leaves_work_to_go_on_with(clip, tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sinks.writer, "join", full)
+        patch.setattr(sinks.joining, "join", full)
         assert upscale.main([str(clip), str(tmp_path / "out.mp4")]) == 2
     assert "no space left; what is finished is kept, the same command goes on" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4").exists()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from msitf_jax.video import reader, sinks, writer
+from msitf_jax.video import joining, reader, sinks, writer
 from msitf_jax.video.color import RGB, Tags, YCbCr
 from tests.video import Sound, Text, flat, noise, packets, write_video
 
@@ -55,8 +55,8 @@ def rewrite(source, output, segments=(), *, times=None, end=None, **choices):
             frames = frames[len(frames) if count is None else count :]
     end = 2 * (pictures[-1].time + (pictures[-1].duration or 1)) if end is None else end
     file = isinstance(source, reader.VideoFile)
-    copied = writer.choose_streams(source, output) if file else None
-    writer.join(output, output, paths, end, encoding, source if file else None, copied)
+    copied = joining.choose_streams(source, output) if file else None
+    joining.join(output, output, paths, end, encoding, source if file else None, copied)
     return encoding
 
 
@@ -256,7 +256,7 @@ def test_colour_bars_go_through_unchanged(tmp_path, ending, matrix, full_range):
     through = np.asarray(encoding.pixels.from_rgb(source.pixels.to_rgb(jnp.asarray(picture.pixels))))
     segment = writer.SegmentWriter(tmp_path / "0.nut", encoding)
     segment.write(through, 0)
-    writer.join(output, output, [segment.close()], 2, encoding)
+    joining.join(output, output, [segment.close()], 2, encoding)
 
     back = reader.open_source(output)
     (picture,) = back.pictures()
@@ -303,7 +303,7 @@ def test_grey_output_has_the_luma_as_it_is(tmp_path, pixel_format, full_range):
     frame = frame.astype(encoding.pixels.dtype)
     segment = writer.SegmentWriter(tmp_path / "0.nut", encoding)
     segment.write(frame, 0)
-    writer.join(tmp_path / "a.mkv", "a.mkv", [segment.close()], 2, encoding)
+    joining.join(tmp_path / "a.mkv", "a.mkv", [segment.close()], 2, encoding)
     (picture,) = reader.open_source(tmp_path / "a.mkv").pictures()
     np.testing.assert_array_equal(picture.pixels[..., 0], frame[..., 0])
 
@@ -397,8 +397,8 @@ def test_matroska_keeps_everything_to_the_bit(tmp_path):
 def test_mp4_keeps_sound_chapters_and_languages_and_refuses_srt_by_name(tmp_path):
     path, output = full_source(tmp_path / "a.mkv"), tmp_path / "out.mp4"
     source = reader.open_source(path)
-    copied = writer.choose_streams(source, output)
-    assert copied == writer.Copied(
+    copied = joining.choose_streams(source, output)
+    assert copied == joining.Copied(
         (1, 2), ("subtitle stream 3 (srt, fra) is left out: .mp4 files can't hold it, .mkv can",)
     )
     rewrite(source, output, (10, 10))
@@ -447,8 +447,8 @@ def test_sound_goes_from_mp4_to_mp4(tmp_path, codec):
 def test_streams_that_the_container_lacks_are_named_with_those_that_hold_them(tmp_path, codec, ending, output, refused):
     track = Text(((0, 100, "hi"),), codec) if codec in ("mov_text", "webvtt", "ass") else Sound(codec)
     source = reader.open_source(write_video(tmp_path / f"source{ending}", moving(3), **H264, tracks=[track]))
-    copied = writer.choose_streams(source, output)
-    assert copied == writer.Copied(() if refused else (1,), (refused,) if refused else ())
+    copied = joining.choose_streams(source, output)
+    assert copied == joining.Copied(() if refused else (1,), (refused,) if refused else ())
 
 
 @pytest.mark.parametrize(

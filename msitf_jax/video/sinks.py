@@ -11,7 +11,7 @@ import shutil
 import cv2
 
 from msitf_jax import atomic
-from msitf_jax.video import writer
+from msitf_jax.video import joining, writer
 from msitf_jax.video.color import RGB
 from msitf_jax.video.reader import VideoFile
 
@@ -31,7 +31,7 @@ class VideoSink:
         self.pixels = encoding.pixels
         self._output, self._encoding = output, encoding
         self._source = source if isinstance(source, VideoFile) else None  # of streams to copy
-        self._copied = self._source and writer.choose_streams(source, output)
+        self._copied = self._source and joining.choose_streams(source, output)
         self.warnings = list(self._copied.refused) if self._copied else []
         ratio = source.sample_aspect_ratio
         if ratio != 1 and encoding.sample_aspect_ratio == 1:
@@ -81,7 +81,7 @@ class VideoSink:
     def finish(self, end):
         """Puts the output in its place; the last frame ends at `end`, in half ticks."""
         joined = self._folder / f"joined{self._output.suffix}"
-        writer.join(joined, self._output, self._finished, end, self._encoding, self._source, self._copied)
+        joining.join(joined, self._output, self._finished, end, self._encoding, self._source, self._copied)
         os.replace(joined, self._output)
 
 

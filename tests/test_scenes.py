@@ -57,6 +57,15 @@ def test_every_frame_of_a_scene_comes_out_and_begins_none(length):
     assert cuts(drawn(2)[:length]) == []
 
 
+@pytest.mark.parametrize("held", [2, 3, 4])
+def test_fast_motion_drawn_on_every_few_frames_is_no_cut(held):
+    colours = np.random.default_rng(0).integers(0, 256, (4, 50, 3), np.uint8)
+    wide = colours.repeat(16, axis=0).repeat(16, axis=1)
+    pan = [wide[:, 40 * i : 40 * i + 112] for i in range(16)]
+    assert cuts([frame for frame in pan for _ in range(held)]) == []
+    assert cuts([frame for frame in [*drawn(0), *drawn(1)] for _ in range(held)]) == [6 * held]
+
+
 def test_a_frame_comes_out_two_late():
     read = []
     source = (read.append(time) or Picture(pixels, time) for time, pixels in enumerate(drawn(0)))
@@ -80,7 +89,7 @@ def change(before, after):
 def test_what_stands_still_is_one_scene_and_slides_are_several():
     slides = [drawn(seed)[0] for seed in DRAWN]
     assert cuts(slides[:1] * 9) == []
-    assert cuts([slide for slide in slides for _ in range(3)]) == [3, 6, 9, 12, 15]
+    assert cuts([slide for slide in slides for _ in range(8)]) == [8, 16, 24, 32, 40]
 
 
 def test_a_flash_is_no_cut_in_motion_and_a_scene_of_its_own_in_a_standing_picture():

@@ -1,5 +1,7 @@
 """Where a scene ends: PySceneDetect's adaptive detector, fed picture by picture."""
 
+import collections
+
 import cv2
 import numpy as np
 from scenedetect import FrameTimecode
@@ -8,6 +10,7 @@ from scenedetect.detectors import AdaptiveDetector
 from msitf_jax.video.color import to_8_bits
 
 WIDTH = 256  # pixels that a picture is reduced to before it is compared
+HELD = 4  # frames for which a picture counts once; shown for longer, it counts again every frame
 _REACH = 2  # neighbours on each side that a picture's change is compared with
 
 
@@ -16,37 +19,44 @@ def mark_cuts(pictures, kind):
 
     A cut is a change of content at least three times the mean change around it (PySceneDetect's `AdaptiveDetector`), so
     fast motion is none. The first and the last picture are repeated for the detector, so cuts beside them count too.
+    A picture that is shown for a few frames, as in drawn animation, counts once: else every change would stand alone.
 
     Args:
       pictures: an iterable of `reader.Picture`.
       kind: what their integers mean, see `msitf_jax.video.color`.
 
     Yields:
-      (picture, whether it begins a scene that is not the first), two pictures late.
+      (picture, whether it begins a scene that is not the first), in order, some pictures late.
     """
     detector = AdaptiveDetector(min_scene_len=1, window_width=_REACH)
-    shown, emitted = 0, 0
-    waiting, cuts, small = [], set(), None
+    shown, cuts = 0, set()
+    waiting = collections.deque()  # (picture, its number for the detector, None if it repeats the one before)
+    previous, small, held = None, None, 0
 
-    def show(small):
+    def show(times=1):
         nonlocal shown
-        cuts.update(cut.frame_num - _REACH for cut in detector.process_frame(FrameTimecode(shown, 25.0), small))
-        shown += 1
+        for _ in range(times):
+            cuts.update(cut.frame_num for cut in detector.process_frame(FrameTimecode(shown, 25.0), small))
+            shown += 1
+
+    def decided():
+        while waiting and (waiting[0][1] is None or waiting[0][1] + _REACH < shown):
+            picture, number = waiting.popleft()
+            yield picture, number in cuts
+            cuts.discard(number)
 
     for picture in pictures:
-        begins = small is None
-        small = _reduce(picture.pixels, kind)
-        for _ in range(1 + _REACH if begins else 1):
-            show(small)
-        waiting.append(picture)
-        if len(waiting) > _REACH:
-            yield waiting.pop(0), emitted in cuts
-            cuts.discard(emitted)
-            emitted += 1
-    for picture in waiting:
-        show(small)
-        yield picture, emitted in cuts
-        emitted += 1
+        first, repeats = previous is None, previous is not None and np.array_equal(previous, picture.pixels)
+        previous, held = picture.pixels, held + 1 if repeats else 1
+        if not repeats:
+            small = _reduce(picture.pixels, kind)
+        if not repeats or held > HELD:
+            show(1 + _REACH if first else 1)
+        waiting.append((picture, None if repeats else shown - 1))
+        yield from decided()
+    if waiting:
+        show(_REACH)
+        yield from decided()
 
 
 def _reduce(pixels, kind):

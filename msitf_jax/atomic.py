@@ -4,6 +4,8 @@ import os
 import pathlib
 import tempfile
 
+import cv2
+
 
 def write(path, write_to):
     """Writes under a temporary name beside `path` and renames; on failure what was at `path` stays.
@@ -28,6 +30,12 @@ def write(path, write_to):
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def write_image(path, frame):
+    """Writes `[H, W, 3]` RGB, uint8 or uint16, as PNG; raises what `write` raises."""
+    _, content = cv2.imencode(".png", frame[..., ::-1])
+    write(path, lambda file: file.write(content.tobytes()))
 
 
 def _umask():

@@ -15,7 +15,7 @@ import upscale
 from input_pipeline import synthetic
 from msitf_jax import MSITF, MSITFConfig, cli, weights
 from msitf_jax.cli import upscale as upscale_command
-from msitf_jax.video import job, reader
+from msitf_jax.video import job
 from tests.test_benchmark import write_clip
 from tests.video import noise, write_video
 
@@ -150,4 +150,3 @@ def test_the_library_in_two_lines():
     np.testing.assert_array_equal(msitf_jax.Upscaler("bicubic")(frames[:1])[0].shape, (48, 64, 3))
     with pytest.raises(AttributeError, match="module 'msitf_jax' has no attribute 'downscale'"):
         msitf_jax.downscale  # noqa: B018
-    assert reader.open_source  # brought only when asked for

@@ -17,8 +17,9 @@ from flax import nnx
 import upscale
 from msitf_jax import MSITF, MSITFConfig, methods, weights
 from msitf_jax.video import job, job_folder, reader, sinks
-from msitf_jax.video.upscaler import Engine
-from tests.video import Sound, Text, packets, write_video
+from msitf_jax.video.upscaler import OVERHEAD, Engine
+from tests.disks import mounted
+from tests.video import Sound, Text, noise, packets, write_video
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
@@ -293,6 +294,13 @@ def _other_network(folder):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (
+            lambda folder: ["clip.mkv", "out.mp4", "--compare=clip.mkv"],
+            "(='clip.mkv') must be a name that ends in .html",
+        ),
+        (lambda folder: ["clip.mkv", "out.mp4", "--compare=there.html"], "`compare` (='there.html'): exists already"),
+        (lambda folder: ["clip.mkv", "pictures"], "pictures: exists already"),
+        (lambda folder: ["clip.mkv", "pictures", "--overwrite"], "holds 1.png, expected nothing but frames of an earl"),
         (lambda folder: ["absent.mp4", "out.mp4"], "input absent.mp4: no such file or folder"),
         (lambda folder: [_text(folder), "out.mp4"], "notes.mp4: not a video that FFmpeg can read"),
         (lambda folder: ["clip.mkv", "clip.mkv"], "is the input, expected another name"),
@@ -321,7 +329,10 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, said, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "clip.mkv", moving(3))
     (tmp_path / "there.mp4").write_bytes(b"precious")
+    (tmp_path / "there.html").write_bytes(b"precious")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "1.png").write_bytes(b"precious")
     given = [str(argument) for argument in arguments(tmp_path)]
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
     assert upscale.main(given) == 2
@@ -350,6 +361,50 @@ def test_space_that_runs_out_leaves_work_to_go_on_with(clip, tmp_path, monkeypat
     assert "no space left; what is finished is kept, the same command goes on" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4").exists()
     assert run(clip, tmp_path / "out.mp4").frames_out == 17
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_told_and_work_goes_on_when_there_is_space(tmp_path):
+    frames = list(noise(260, 24, 32))  # which no codec makes small: two segments are 3 MB
+    source = write_video(tmp_path / "in.mkv", frames)
+    disk = tmp_path / "disk"
+    command = [sys.executable, ROOT / "upscale.py", source, disk / "out.mp4", "--weights=bicubic", "--crf=1"]
+    with mounted(disk, "-o", "size=4m"):
+        stopped = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert stopped.returncode == 2
+        assert stopped.stderr.splitlines()[-1].startswith("upscale.py: ")
+        assert str(disk / "out.mp4") in stopped.stderr.splitlines()[-1]
+        assert not (disk / "out.mp4").exists()
+        assert (disk / "out.mp4.part" / "00000.json").exists()
+        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+        assert len(pictures(disk / "out.mp4")[1]) == 519
+        assert [path.name for path in disk.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.slow
+def test_a_disk_that_cannot_be_written_to_is_told(clip, tmp_path, capsys):
+    with mounted(tmp_path / "disk", "-o", "ro"):
+        assert upscale.main([str(clip), str(tmp_path / "disk" / "out.mp4")]) == 2
+    assert "out.mp4: its folder must exist and be writable" in capsys.readouterr().err
+
+
+def test_large_frames_are_cut_into_tiles_that_are_not_seen(tmp_path, capsys):
+    source = write_video(tmp_path / "in.mkv", moving(5, 60, 90))
+    for name, memory in (("whole", None), ("tiles", OVERHEAD + 8_000_000)):
+        job.run(source, tmp_path / f"{name}.mkv", weights="bicubic", memory=memory, codec="ffv1")
+        assert (" tiles of " in capsys.readouterr().err) == (name == "tiles")
+    for whole, tiled in zip(*(pictures(tmp_path / f"{name}.mkv")[1] for name in ("whole", "tiles")), strict=True):
+        assert np.abs(whole.pixels.astype(int) - tiled.pixels).max() <= 1
+
+
+def test_a_folder_of_frames_is_replaced_only_if_asked(clip, tmp_path):
+    output = tmp_path / "out"
+    run(clip, output)
+    with pytest.raises(ValueError, match="out: exists already"):
+        run(clip, output)
+    run(clip, output, interpolate=False, overwrite=True)
+    assert sorted(path.name for path in output.iterdir()) == [f"{number:08}.png" for number in range(1, 10)]
 
 
 def test_an_output_is_replaced_only_if_asked(clip, tmp_path):

@@ -12,6 +12,7 @@ from input_pipeline import synthetic
 from msitf_jax.video.color import RGB, FloatRGB, YCbCr
 from msitf_jax.video.reader import Picture
 from msitf_jax.video.scenes import WIDTH, mark_cuts
+from msitf_jax.video.windows import stills
 from tests.conftest import shared
 
 DRAWN = range(6)
@@ -26,11 +27,11 @@ def drawn(seed):
 
 def cuts(frames, kind=None):
     """The frames that begin a scene; checks that all come out, in order."""
-    pictures = [Picture(pixels, time) for time, pixels in enumerate(frames)]
-    marked = list(mark_cuts(iter(pictures), kind or RGB(8)))
-    assert len(marked) == len(pictures)
-    assert all(out is picture for (out, _), picture in zip(marked, pictures, strict=True))
-    return [picture.time for picture, begins in marked if begins]
+    pictures = (Picture(pixels, time) for time, pixels in enumerate(frames))
+    found = list(mark_cuts(stills(pictures), kind or RGB(8)))
+    assert [time for still in found for time in still.times] == list(range(len(frames)))
+    assert all(still.last for still in found[-1:])
+    return [still.next_time for still in found[:-1] if still.last]
 
 
 @pytest.mark.parametrize("first", DRAWN)
@@ -66,11 +67,11 @@ def test_fast_motion_drawn_on_every_few_frames_is_no_cut(held):
     assert cuts([frame for frame in [*drawn(0), *drawn(1)] for _ in range(held)]) == [6 * held]
 
 
-def test_a_frame_comes_out_two_late():
+def test_a_still_comes_out_when_the_third_after_it_is_over():
     read = []
     source = (read.append(time) or Picture(pixels, time) for time, pixels in enumerate(drawn(0)))
-    late = [len(read) - 1 - picture.time for picture, _ in mark_cuts(source, RGB(8))]
-    assert late == [2, 2, 2, 2, 1, 0]
+    late = [len(read) - 1 - still.times[0] for still in mark_cuts(stills(source), RGB(8))]
+    assert late == [4, 4, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize("step", [12, 16, 40])

@@ -18,6 +18,7 @@ from flax import nnx
 
 from msitf_jax import sharding, weights
 from msitf_jax.training import checkpoints, writers
+from tests.disks import mounted
 from tests.test_checkpoints import large, restored_from
 from tests.training import (
     CONFIG,
@@ -166,17 +167,6 @@ def test_what_cannot_be_written_in_the_background_is_told_in_one_sentence(tmp_pa
         == f"train.py: checkpoints {tmp_path / 'checkpoints'}: can't be written (File too large)\n"
     )
     assert not (tmp_path / "model.safetensors").exists()
-
-
-@contextlib.contextmanager
-def mounted(path, *options):
-    path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", path], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", path], check=True)
 
 
 @pytest.mark.slow

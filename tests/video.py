@@ -7,7 +7,12 @@ import av
 import numpy as np
 from av.subtitles.subtitle import SubtitleSet
 
+from msitf_jax.video import reader
+
 SAMPLE_RATE = 48000
+# For `write_video`.
+H264 = {"codec": "libx264", "pix_fmt": "yuv420p"}
+LOSSLESS = H264 | {"options": {"qp": "0"}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,3 +184,14 @@ def _lines(track, stream):
         packet.stream, packet.time_base = stream, fractions.Fraction(1, 1000)
         found.append(packet)
     return found
+
+
+def read(path, **part):
+    """[pixels] of all pictures."""
+    return [picture.pixels for picture in reader.open_source(path, **part).pictures()]
+
+
+def seconds(path, **part):
+    """When all pictures appear, exactly."""
+    source = reader.open_source(path, **part)
+    return [picture.time * source.time_base for picture in source.pictures()]

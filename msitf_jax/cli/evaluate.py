@@ -4,6 +4,7 @@ from input_pipeline.degradation import DEGRADATIONS
 from msitf_jax.evaluation import benchmark
 from msitf_jax.evaluation.clips import VIMEO90K
 from msitf_jax.evaluation.windows import RULES
+from msitf_jax.methods import COMPUTE_DTYPES
 
 
 def add_arguments(parser):
@@ -25,7 +26,7 @@ def add_arguments(parser):
     parser.add_argument("--frames", choices=RULES, default="published", help="which frames count (default: published)")
     parser.add_argument(
         "--compute_dtype",
-        choices=["float32", "bfloat16"],
+        choices=COMPUTE_DTYPES,
         default="float32",
         help="what a network computes in (default: float32)",
     )

@@ -9,6 +9,7 @@ import jax
 import platformdirs
 
 from input_pipeline.degradation import DEGRADATIONS
+from msitf_jax.methods import COMPUTE_DTYPES
 from msitf_jax.video import job
 from msitf_jax.video.reader import IMAGE_SUFFIXES
 from msitf_jax.video.upscaler import DEFAULT_WEIGHTS, SCALES
@@ -38,7 +39,7 @@ def add_arguments(parser):
         default=job.DEFAULT_DEGRADATION,
         help=f"what the weights were made for, if they say (default: {job.DEFAULT_DEGRADATION})",
     )
-    network.add_argument("--compute_dtype", choices=["float32", "bfloat16"], default="float32", help="for GPUs")
+    network.add_argument("--compute_dtype", choices=COMPUTE_DTYPES, default="float32", help="for GPUs")
     network.add_argument(
         "--memory", type=_bytes, metavar="SIZE", help="such as 2G: what the network may take (default: what is free)"
     )

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline.degradation import DEGRADATIONS, SCALE, degrade
-from msitf_jax import methods
+from msitf_jax import atomic, methods
 from msitf_jax import weights as weight_files
 from msitf_jax.evaluation import report
 from msitf_jax.evaluation.clips import find_clips
@@ -115,7 +115,7 @@ def evaluate(clips, method, *, degradation, rule, save_images=None, progress=Tru
             def on_frame(index, output, clip=clip):
                 if save_images is not None:
                     path = pathlib.Path(save_images) / clip.name / f"{clip.paths[index].stem}.png"
-                    report.write_image(path, output)
+                    atomic.write_image(path, output)
                 bar.update()
 
             results[clip.name] = score_clip(

@@ -8,7 +8,7 @@ import numpy as np
 
 from input_pipeline import synthetic
 from input_pipeline.degradation import SCALE, degrade
-from msitf_jax import methods
+from msitf_jax import atomic, methods
 from msitf_jax import weights as weight_files
 from msitf_jax.evaluation import report
 from msitf_jax.evaluation.benchmark import DEFAULT_DEGRADATION, score_clip
@@ -53,7 +53,7 @@ def run(weights, out, *, seed=SEED, height=256, width=448):
         for index, which, shown in ((2, 2, given), (3, "3 is missing", np.full_like(given, 128)))
     ]
     picture = np.concatenate([report.side_by_side(columns) for columns in pictures])
-    report.write_image(out, picture)
+    atomic.write_image(out, picture)
     return scores
 
 

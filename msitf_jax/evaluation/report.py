@@ -42,12 +42,6 @@ def write_json(path, report):
     atomic.write(path, lambda file: file.write(text.encode()))
 
 
-def write_image(path, frame):
-    """Writes `[H, W, 3]` uint8 RGB as PNG."""
-    _, content = cv2.imencode(".png", frame[..., ::-1])
-    atomic.write(path, lambda file: file.write(content.tobytes()))
-
-
 def _finite(value):
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

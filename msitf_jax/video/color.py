@@ -22,6 +22,7 @@ LUMA_WEIGHTS = {
     9: (0.2627, 0.0593),  # BT.2020, non-constant luminance
 }
 RGB_MATRIX, BT709, UNSPECIFIED, BT601 = 0, 1, 2, 6
+LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVCOL_RANGE_MPEG and _JPEG
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,11 +110,15 @@ def run(
         say(f"warning: {sentence}")
     if weights in methods.BASELINES:
         say(f"{weights} only resizes: no network is used, as no trained weights are given (--weights=FILE)")
+    else:
+        say(f"preparing the network for frames of {video.width}x{video.height}")
+    engine = upscaler.engine((video.height, video.width), video.pixels, sink.pixels)
+    if len(engine.grid) > 1:
+        say(f"{len(engine.grid)} tiles of {engine.grid.tile_width}x{engine.grid.tile_height} a frame, for the memory")
 
-    known_weights = weights in methods.BASELINES
     settings = {
         "input": job_folder.identity(video),
-        "weights": weights if known_weights else hashlib.sha256(pathlib.Path(weights).read_bytes()).hexdigest(),
+        "weights": _weights_identity(weights),
         "fps": fps and str(fps),
         "start": start and str(start),
         "end": end and str(end),
@@ -125,24 +129,22 @@ def run(
         "memory": memory,
         "output": sink.settings,
     }
-    engine = upscaler.engine((video.height, video.width), video.pixels, sink.pixels)
     with job_folder.opened(output, settings) as folder:
         work = _Work(video, upscaler, engine, sink, folder, compare is not None)
         work.upscale(progress)
-        sink.finish(2 * work.end)
-        seconds = time.monotonic() - begun
-        text = _describe(video, output, work, scale, seconds)
+        sink.assemble(2 * work.end)
         if compare is not None:
-            comparison.write_page(
-                compare,
-                work.compared(),
-                title=pathlib.Path(source).name,
-                notes=_page_notes(text, video, output, weights),
-            )
+            # By names without folders: such a page is shown around.
+            notes = [*_in_and_out(work, video.path.name, output.name), f"weights: {pathlib.Path(weights).name}"]
+            comparison.write_page(compare, work.compared(), title=video.path.name, notes=notes)
+        sink.place()
         shutil.rmtree(folder)
+    seconds = time.monotonic() - begun
+    speed = f"{seconds:.1f} s, {work.frames_out / seconds:.2f} frames/s{_peak_memory()}"
     for sentence in video.warnings:
         if sentence not in known:
             say(f"warning: {sentence}")
+    text = "\n".join([*_in_and_out(work, video.path, output), speed])
     return Summary(work.frames_in, work.frames_out, seconds, text)
 
 
@@ -216,9 +218,8 @@ class _Work:
         plain = cv2.resize(plain, result.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         (self.folder / "compare").mkdir(exist_ok=True)
         for name, picture in (("plain", plain), ("result", result)):
-            _, content = cv2.imencode(".png", picture[..., ::-1])
             path = self.folder / "compare" / f"{index:08}.{when}.{output % 2}.{name}.png"
-            atomic.write(path, lambda file, content=content: file.write(content.tobytes()))
+            atomic.write_image(path, picture)
 
     def compared(self):
         """The pictures of the comparison page: [(caption, plain, result)]."""
@@ -261,8 +262,16 @@ def _check_paths(source, output, overwrite, compare):
     for path in (output, compare and pathlib.Path(os.path.abspath(compare))):
         if path and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
             raise ValueError(f"output {path}: its folder must exist and be writable")
-    if compare is not None and pathlib.Path(compare).is_dir():
-        raise ValueError(f"`compare` (={str(compare)!r}) must be a file")
+    if output.is_dir() and (others := [path.name for path in output.iterdir() if not sinks.is_frame(path)]):
+        raise ValueError(f"output {output}: holds {min(others)}, expected nothing but frames of an earlier output")
+    if compare is not None and pathlib.Path(compare).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"`compare` (={str(compare)!r}) must be a name that ends in .html")
+    if compare is not None and os.path.lexists(compare) and not overwrite:
+        raise ValueError(f"`compare` (={str(compare)!r}): exists already, expected a new name, or --overwrite")
+
+
+def _weights_identity(weights):
+    return weights if weights in methods.BASELINES else hashlib.sha256(pathlib.Path(weights).read_bytes()).hexdigest()
 
 
 def _check_degradation(weights, degradation):
@@ -277,8 +286,7 @@ def _check_degradation(weights, degradation):
 def _check_space(video, output, scale):
     """Refuses what can't succeed: an output is hardly smaller than the input, or than a byte a pixel as PNG frames."""
     if output.suffix:
-        paths = [video.path] if video.path.is_file() else video.images
-        needed = 2 * sum(path.stat().st_size for path in paths)  # segments, and the joined file
+        needed = 2 * sum(path.stat().st_size for path in video.files)  # segments, and the joined file
     else:
         needed = (video.frames or 1) * video.width * video.height * scale**2
     free = shutil.disk_usage(output.parent).free
@@ -319,25 +327,14 @@ def _spread(expected):
     return {min(expected - 1, int((i + 0.5) * expected / COMPARED) // 2 * 2 + i % 2) for i in range(COMPARED)}
 
 
-def _describe(video, output, work, scale, seconds):
-    rate = work.video.rate
-    out_rate = rate * (2 if work.upscaler.interpolate else 1)
-    lines = [
-        f"in:  {work.frames_in} frames, {video.width}x{video.height}, {float(rate):.4g} frames/s, {video.path}",
-        f"out: {work.frames_out} frames, {scale * video.width}x{scale * video.height}, "
-        f"{float(out_rate):.4g} frames/s, {output}",
-        f"{seconds:.1f} s, {work.frames_out / seconds:.2f} frames/s{_peak_memory()}",
-    ]
-    return "\n".join(lines)
-
-
-def _page_notes(text, video, output, weights):
-    """The summary's first two lines and the weights, by names without folders, as a page is made to be shown around."""
-    before, after, _ = text.splitlines()
+def _in_and_out(work, source, output):
+    """Two lines on what was read and written, under these names."""
+    video, scale = work.video, work.upscaler.scale
+    rate = float(video.rate)
     return [
-        before.replace(str(video.path), video.path.name),
-        after.replace(str(output), output.name),
-        f"weights: {pathlib.Path(weights).name}",
+        f"in:  {work.frames_in} frames, {video.width}x{video.height}, {rate:.4g} frames/s, {source}",
+        f"out: {work.frames_out} frames, {scale * video.width}x{scale * video.height}, "
+        f"{(2 if work.upscaler.interpolate else 1) * rate:.4g} frames/s, {output}",
     ]
 
 

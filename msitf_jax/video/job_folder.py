@@ -22,8 +22,7 @@ VERSION = 1  # of what such a folder holds
 
 def identity(video):
     """A digest of the names, sizes and times of a source's files, by which it is known again."""
-    paths = [video.path] if video.path.is_file() else video.images
-    facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in video.files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -7,7 +7,6 @@ import numpy as np
 
 from msitf_jax.video import color
 
-_FULL_RANGE, _LIMITED_RANGE = 2, 1  # FFmpeg's AVCOL_RANGE_JPEG and _MPEG
 _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of BT.2100
 _UNKNOWN = (0, color.UNSPECIFIED)
 
@@ -26,6 +25,16 @@ class Layout:
 
     @classmethod
     def of(cls, frame, path, still=False):
+        """The layout of a frame and what follows it.
+
+        Args:
+          frame: `av.VideoFrame`.
+          path: of its file, for messages.
+          still: whether it is an image, which if it does not say is BT.601 at any size.
+
+        Raises:
+          ValueError: HDR, or a colour matrix that is none of `color.LUMA_WEIGHTS`.
+        """
         pixel_format, size = frame.format, (frame.width, frame.height)
         transfer = int(frame.color_trc)
         if transfer in _HDR:
@@ -34,7 +43,6 @@ class Layout:
             )
         bits = max(8, min(16, max(component.bits for component in pixel_format.components)))
         bits += bits in (11, 13, 15)
-        suffix = "" if bits == 8 else f"{bits}le"
         alpha = any(component.is_alpha for component in pixel_format.components)
         matrix = int(frame.colorspace)
         shared = {"size": size, "alpha": alpha, "matrix": _display_matrix(frame)}
@@ -42,17 +50,17 @@ class Layout:
         jpeg = pixel_format.name.startswith("yuvj")
         grey = len(pixel_format.components) - alpha == 1 and pixel_format.name != "pal8"
         # Grey that does not say is full range, as FFmpeg takes it.
-        full = jpeg or levels == _FULL_RANGE or (grey and levels != _LIMITED_RANGE)
+        full = jpeg or levels == color.FULL_RANGE or (grey and levels != color.LIMITED_RANGE)
         if pixel_format.is_rgb or pixel_format.name == "pal8" or (grey and full):
             tags = color.Tags(color.RGB_MATRIX, True, primaries, transfer)
-            planar = f"{'gray' if grey else 'gbrp'}{suffix}"
+            planar = planar_format("gray" if grey else "gbrp", bits)
             return cls(planar=planar, pixels=color.RGB(bits), tags=tags, chroma="left", **shared)
         if matrix in _UNKNOWN:
             matrix = color.BT601 if jpeg or still else color.guess_matrix(*size)
         if matrix not in color.LUMA_WEIGHTS:
             raise ValueError(f"input {path}: has colour matrix {matrix} (H.273), expected BT.601, BT.709 or BT.2020")
         return cls(
-            planar=f"gray{suffix}" if grey else f"yuv444p{suffix}",
+            planar=planar_format("gray" if grey else "yuv444p", bits),
             pixels=color.YCbCr(matrix, full, bits),
             tags=color.Tags(matrix, full, primaries, transfer),
             chroma="center" if jpeg else "left",
@@ -91,6 +99,11 @@ class Layout:
         if self.turned:
             pixels, a, d = pixels.swapaxes(0, 1), c, b
         return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def planar_format(base, bits):
+    """FFmpeg's name of a planar format, such as yuv444p, with so many bits, little-endian."""
+    return base if bits == 8 else f"{base}{bits}le"
 
 
 def reformat(frame, pixel_format, size, *, full_range, chroma):

@@ -4,6 +4,7 @@ Everything that FFmpeg decodes comes out in one form: upright, chroma at every p
 its integers mean (`msitf_jax.video.color`) beside it. Nothing but local files is opened, whatever a file refers to.
 """
 
+import abc
 import contextlib
 import dataclasses
 import fractions
@@ -39,11 +40,12 @@ class Picture:
     duration: int | None = None
 
 
-class Source:
+class Source(abc.ABC):
     """What a video file and a folder of frames have in common; `open_source` makes one.
 
     Attributes:
       path: where it is.
+      files: the paths of all that is read.
       width, height: of the upright pictures.
       pixels: `color.RGB` or `color.YCbCr`.
       tags: `color.Tags`, the matrix and range never unspecified.
@@ -56,9 +58,9 @@ class Source:
       warnings: sentences on what is not taken as it is; grows while pictures are read.
     """
 
+    @abc.abstractmethod
     def pictures(self):
         """The pictures in order; each call starts from the beginning."""
-        raise NotImplementedError
 
 
 def open_source(path, *, fps=None, start=None, end=None):
@@ -94,7 +96,7 @@ class VideoFile(Source):
     """The first video stream of a file that is not a cover picture; see `Source`."""
 
     def __init__(self, path, start, end):
-        self.path, self.start, self.end, self.warnings = path, start, end, []
+        self.path, self.files, self.start, self.end, self.warnings = path, [path], start, end, []
         with self.open() as container:
             stream = video_stream(container, path)
             first = next(self._decode(container, stream), None)
@@ -219,13 +221,13 @@ class ImageFolder(Source):
         images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
         images = sorted((file for file in images if not file.name.startswith(".")), key=_by_number)
         last = len(images) if end is None else -(-end * fps // 1)
-        self.images = images[-(-start * fps // 1) : last]
-        if not self.images:
+        self.files = images[-(-start * fps // 1) : last]
+        if not self.files:
             where = f" {_part(start, end)}" if images else ""
             raise ValueError(f"input {path}: no frames in this folder{where} ({', '.join(IMAGE_SUFFIXES)})")
-        self.time_base, self.frames, self.zero = 1 / fps, len(self.images), start
-        first = self._decode(self.images[0])
-        self._layout = Layout.of(first, self.images[0], still=True)
+        self.time_base, self.frames, self.zero = 1 / fps, len(self.files), start
+        first = self._decode(self.files[0])
+        self._layout = Layout.of(first, self.files[0], still=True)
         if self._layout.alpha:
             self.warnings.append(f"{path} has an alpha channel, which is left out")
         self.width, self.height = self._layout.upright_size
@@ -234,11 +236,11 @@ class ImageFolder(Source):
 
     def pictures(self):
         """See `Source`; raises ValueError for an image that can't be read or differs from the first in size."""
-        for time, path in enumerate(self.images):
+        for time, path in enumerate(self.files):
             frame = self._decode(path)
             layout = Layout.of(frame, path, still=True)
             if (layout.upright_size, layout.pixels) != (self._layout.upright_size, self._layout.pixels):
-                raise ValueError(f"frame {path}: is {layout}, expected {self._layout} as {self.images[0].name}")
+                raise ValueError(f"frame {path}: is {layout}, expected {self._layout} as {self.files[0].name}")
             yield Picture(layout.read(frame), time, 1)
 
     def _decode(self, path):

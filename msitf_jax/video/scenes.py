@@ -1,4 +1,4 @@
-"""Where a scene ends: PySceneDetect's adaptive detector, fed picture by picture."""
+"""Where a scene ends: PySceneDetect's adaptive detector, fed still by still."""
 
 import collections
 
@@ -14,49 +14,50 @@ HELD = 4  # frames for which a picture counts once; shown for longer, it counts 
 _REACH = 2  # neighbours on each side that a picture's change is compared with
 
 
-def mark_cuts(pictures, kind):
-    """Tells of each picture whether a new scene begins with it.
+def mark_cuts(stills, kind):
+    """Finds where scenes end and marks the stills before as `last`.
 
     A cut is a change of content at least three times the mean change around it (PySceneDetect's `AdaptiveDetector`), so
     fast motion is none. The first and the last picture are repeated for the detector, so cuts beside them count too.
     A picture that is shown for a few frames, as in drawn animation, counts once: else every change would stand alone.
 
     Args:
-      pictures: an iterable of `reader.Picture`.
+      stills: an iterable of `windows.Still`.
       kind: what their integers mean, see `msitf_jax.video.color`.
 
     Yields:
-      (picture, whether it begins a scene that is not the first), in order, some pictures late.
+      The stills, each three late.
     """
     detector = AdaptiveDetector(min_scene_len=1, window_width=_REACH)
     shown, cuts = 0, set()
-    waiting = collections.deque()  # (picture, its number for the detector, None if it repeats the one before)
-    previous, small, held = None, None, 0
+    waiting = collections.deque()  # (still, its number for the detector)
 
-    def show(times=1):
+    def show(small, times):
         nonlocal shown
         for _ in range(times):
             cuts.update(cut.frame_num for cut in detector.process_frame(FrameTimecode(shown, 25.0), small))
             shown += 1
 
-    def decided():
-        while waiting and (waiting[0][1] is None or waiting[0][1] + _REACH < shown):
-            picture, number = waiting.popleft()
-            yield picture, number in cuts
-            cuts.discard(number)
+    def leave():
+        still, _ = waiting.popleft()
+        if waiting:
+            still.last = waiting[0][1] in cuts
+            cuts.discard(waiting[0][1])
+        return still
 
-    for picture in pictures:
-        first, repeats = previous is None, previous is not None and np.array_equal(previous, picture.pixels)
-        previous, held = picture.pixels, held + 1 if repeats else 1
-        if not repeats:
-            small = _reduce(picture.pixels, kind)
-        if not repeats or held > HELD:
-            show(1 + _REACH if first else 1)
-        waiting.append((picture, None if repeats else shown - 1))
-        yield from decided()
+    for still in stills:
+        small = _reduce(still.pixels, kind)
+        if not shown:
+            show(small, _REACH)
+        waiting.append((still, shown))
+        # What a picture is compared with reaches no further, however long it is shown.
+        show(small, 1 + min(max(0, len(still.times) - HELD), 2 * _REACH))
+        while len(waiting) > 1 and waiting[1][1] + _REACH < shown:
+            yield leave()
     if waiting:
-        show(_REACH)
-        yield from decided()
+        show(small, _REACH)
+    while waiting:
+        yield leave()
 
 
 def _reduce(pixels, kind):

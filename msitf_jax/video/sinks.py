@@ -6,9 +6,8 @@ Both keep what is finished in the job's folder, where `open` counts it.
 import json
 import os
 import pathlib
+import re
 import shutil
-
-import cv2
 
 from msitf_jax import atomic
 from msitf_jax.video import joining, writer
@@ -78,11 +77,17 @@ class VideoSink:
             self._segment.abandon()
             self._segment = None
 
-    def finish(self, end):
-        """Puts the output in its place; the last frame ends at `end`, in half ticks."""
-        joined = self._folder / f"joined{self._output.suffix}"
-        joining.join(joined, self._output, self._finished, end, self._encoding, self._source, self._copied)
-        os.replace(joined, self._output)
+    def assemble(self, end):
+        """Makes the output, still in the folder; the last frame ends at `end`, in half ticks."""
+        joining.join(self._joined, self._output, self._finished, end, self._encoding, self._source, self._copied)
+
+    def place(self):
+        """Gives the output its name, in place of what has it."""
+        os.replace(self._joined, self._output)
+
+    @property
+    def _joined(self):
+        return self._folder / f"joined{self._output.suffix}"
 
 
 class FolderSink:
@@ -112,8 +117,7 @@ class FolderSink:
 
     def write(self, pixels, time):
         """See `VideoSink`; the time is not kept."""
-        _, content = cv2.imencode(".png", pixels[..., ::-1])
-        atomic.write(self._frames / self._name(self._count), lambda file: file.write(content.tobytes()))
+        atomic.write_image(self._frames / self._name(self._count), pixels)
         self._count += 1
 
     def end_window(self):
@@ -121,7 +125,10 @@ class FolderSink:
 
     flush = abandon = end_window
 
-    def finish(self, end):
+    def assemble(self, end):
+        """See `VideoSink`; the frames lie there already."""
+
+    def place(self):
         """See `VideoSink`."""
         if self._output.exists():
             shutil.rmtree(self._output)
@@ -129,3 +136,8 @@ class FolderSink:
 
     def _name(self, index):
         return f"{index + 1:08}.png"
+
+
+def is_frame(path):
+    """Whether a file has such a name as `FolderSink` gives."""
+    return re.fullmatch(r"\d{8}\.png", path.name) is not None

@@ -1,7 +1,6 @@
 """The network at work on a stream of pictures; for files see `msitf_jax.video.job`."""
 
 import contextlib
-import itertools
 import math
 import pathlib
 
@@ -89,8 +88,9 @@ class Upscaler:
         if first is None:
             raise ValueError("`frames` has no frame in it, expected at least one")
         kind = FloatRGB() if first.dtype == np.float32 else RGB(8 * first.dtype.itemsize)
-        pictures = (Picture(frame, time) for time, frame in enumerate(itertools.chain([first], frames)))
         engine = self.engine(first.shape[:2], kind, kind)
+        read, first = [first], None  # or it would be held to the end
+        pictures = (Picture(frame, time) for time, frame in enumerate(_with(read, frames)))
         for window in self.plan(pictures, kind):
             for pixels, _ in engine.run(window):
                 yield pixels.copy()
@@ -105,8 +105,10 @@ class Upscaler:
         Returns:
           An iterator of `windows.Window`.
         """
-        marked = scenes.mark_cuts(pictures, kind) if self.scenes else ((picture, False) for picture in pictures)
-        return windows.windows(windows.stills(marked), interpolate=self.interpolate, cut=self.cut)
+        stills = windows.stills(pictures)
+        if self.scenes:
+            stills = scenes.mark_cuts(stills, kind)
+        return windows.windows(stills, interpolate=self.interpolate, cut=self.cut)
 
     def engine(self, size, read, write):
         """Compiles the network for frames of one size, the first time.
@@ -201,20 +203,23 @@ def upscale(frames, weights=DEFAULT_WEIGHTS, **options):
     return Upscaler(weights, **options)(frames)
 
 
+def _with(read, frames):
+    yield read.pop()
+    yield from frames
+
+
 def _checked(frames):
-    first = None
+    expected = None
     for index, frame in enumerate(frames):
         frame = np.array(frame)  # a copy, since whoever yields it may fill it anew
         if frame.ndim != 3 or frame.shape[2] != 3 or not frame.size or frame.dtype not in _TYPES:
             raise ValueError(
                 f"`frames[{index}]` is {frame.dtype} {list(frame.shape)}, expected uint8, uint16 or float32 [h, w, 3]"
             )
-        first = frame if first is None else first
-        if (frame.shape, frame.dtype) != (first.shape, first.dtype):
-            raise ValueError(
-                f"`frames[{index}]` is {frame.dtype} {list(frame.shape)}, "
-                f"expected {first.dtype} {list(first.shape)} as the first"
-            )
+        found = f"{frame.dtype} {list(frame.shape)}"
+        expected = expected or found
+        if found != expected:
+            raise ValueError(f"`frames[{index}]` is {found}, expected {expected} as the first")
         yield frame
 
 

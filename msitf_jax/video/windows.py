@@ -43,15 +43,15 @@ class Window:
     outputs: list[tuple[int, int]]
 
 
-def stills(marked):
-    """Gathers equal pictures: (`reader.Picture`, whether it begins a scene) -> `Still`s, each one picture late."""
+def stills(pictures):
+    """Gathers equal pictures: `reader.Picture`s -> `Still`s, each one picture late; only the last one is `last`."""
     still = None
-    for picture, begins in marked:
+    for picture in pictures:
         if still is not None:
-            if not begins and np.array_equal(still.pixels, picture.pixels):
+            if np.array_equal(still.pixels, picture.pixels):
                 still.times.append(picture.time)
                 continue
-            still.next_time, still.last = picture.time, begins
+            still.next_time = picture.time
             yield still
         still = Still(picture.pixels, [picture.time])
     if still is not None:
@@ -66,7 +66,7 @@ def windows(stills, *, interpolate=True, cut="repeat"):
     between equal pictures and before a cut.
 
     Args:
-      stills: see the function of that name.
+      stills: see the function of that name, and `scenes.mark_cuts`.
       interpolate: show pictures between; False shows n.
       cut: "repeat" shows the picture before a cut once more where one between would be, "hold" leaves that out, so the
         picture stays twice as long.

@@ -1,6 +1,5 @@
 """Frames encoded into segments of video; `msitf_jax.video.joining` makes one file of them."""
 
-import collections
 import dataclasses
 import fractions
 import io
@@ -11,11 +10,11 @@ import av
 import numpy as np
 
 from msitf_jax.video import color
-from msitf_jax.video.layout import reformat
+from msitf_jax.video.layout import planar_format, reformat
 
 # Containers that keep each frame's own time; by the ending of the output's name.
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-DEFAULT_CODECS = collections.defaultdict(lambda: "libx264", webm="libvpx-vp9")
+DEFAULT_CODEC, WEBM_CODEC = "libx264", "libvpx-vp9"
 DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
 _CODEC_OPTIONS = {
     "libx265": {"x265-params": "log-level=error"},
@@ -58,7 +57,7 @@ class Encoding:
         context.width, context.height, context.pix_fmt = self.width, self.height, self.pixel_format
         stream.time_base = context.time_base = self.time_base
         context.sample_aspect_ratio = self.sample_aspect_ratio
-        context.color_range = 2 if self.tags.full_range else 1
+        context.color_range = color.FULL_RANGE if self.tags.full_range else color.LIMITED_RANGE
         context.colorspace = self.tags.matrix
         context.color_primaries, context.color_trc = self.tags.primaries, self.tags.transfer
         context.thread_type = "AUTO"
@@ -96,7 +95,7 @@ def choose_encoding(output, source, *, scale, rate, codec=None, crf=None, pixel_
       ValueError: a codec or pixel format that FFmpeg lacks or that do not go together or into the container; named.
     """
     container = container_of(output)
-    name = codec or DEFAULT_CODECS[container]
+    name = codec or (WEBM_CODEC if container == "webm" else DEFAULT_CODEC)
     try:
         found = av.Codec(name, "w")
     except (av.error.FFmpegError, ValueError):
@@ -224,9 +223,9 @@ def _last_packets(stream, frames):
 
 
 def _frame(pixels, time, encoding):
-    suffix = "" if encoding.pixels.bits == 8 else f"{encoding.pixels.bits}le"
     grey = encoding.pixel_format.startswith(("gray", "ya"))
-    planar = ("gbrp" if isinstance(encoding.pixels, color.RGB) else "gray" if grey else "yuv444p") + suffix
+    base = "gbrp" if isinstance(encoding.pixels, color.RGB) else "gray" if grey else "yuv444p"
+    planar = planar_format(base, encoding.pixels.bits)
     height, width, _ = pixels.shape
     frame = av.VideoFrame(width, height, planar)
     order = (1, 2, 0) if planar.startswith("gbr") else (0, 1, 2)

@@ -5,10 +5,9 @@ INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint clean
 
-# Trains a small network on synthetic clips, then scores it on others.
+# Upscales a clip that it draws, scores it, and says where the page is that compares it.
 demo: $(VENV)/installed
-	$(VENV)/bin/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
-	$(VENV)/bin/python -m msitf_jax.evaluation.demo --weights=runs/quickstart/model.safetensors
+	$(VENV)/bin/msitf demo
 
 # By file on two processes: compiling keeps one core busy.
 test: $(VENV)/installed-dev
@@ -26,7 +25,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(INSTALL) '.[train]'
+	$(INSTALL) .
 	touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python

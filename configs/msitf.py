@@ -16,6 +16,7 @@ def get_config():
     config.seed = 0
     config.num_train_steps = 600_000
     config.batch_size = 16  # clips of all devices together
+    config.initialization = "published"  # of weights that are drawn; or he, see msitf_jax.training.initialization
     config.init_from = config_dict.placeholder(str)  # start from these weights, .pth or .safetensors
 
     config.model = config_dict.ConfigDict()  # msitf_jax.MSITFConfig
@@ -28,6 +29,7 @@ def get_config():
     config.model.window_heads = 4
     config.model.mlp_ratio = 2
     config.model.stochastic_depth = 0.1
+    config.model.base = "trilinear"
     config.model.interpolation = "first"
 
     config.data = config_dict.ConfigDict()  # input_pipeline.loader.DataConfig
@@ -45,6 +47,7 @@ def get_config():
     config.optimizer.min_learning_rate = 1e-7
     config.optimizer.period = 150_000  # steps from one restart to the next
     config.optimizer.periods = 4
+    config.optimizer.warmup = 0  # steps at the beginning over which the rate rises
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.99
     config.optimizer.max_grad_norm = config_dict.placeholder(float)  # unset: no clipping

@@ -26,5 +26,21 @@ def get_config():
     config.model.temporal_heads = 3
     config.model.trunk_groups = 1
     config.model.window_heads = 3
+    config.model.stochastic_depth = 0.0
+    config.model.base = "bicubic"
+    config.model.interpolation = "both"
+    config.initialization = "he"
     config.data.degradation = "bi"  # what people's downscaled video is nearest to
+    config.data.crop = 16
+    config.batch_size = 4
+    config.num_train_steps = 7_000
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup = 500
+    config.optimizer.period = 7_000
+    config.optimizer.periods = 1
+    config.optimizer.max_grad_norm = 20_000.0
+    config.ema_decay = 0.999
+    config.eval_every = 1_000
+    config.eval_clips = 16
+    config.checkpoint_every = 500
     return config

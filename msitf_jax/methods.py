@@ -13,11 +13,11 @@ from flax import nnx
 from msitf_jax import weights
 from msitf_jax.model.precision import narrow
 from msitf_jax.model.swin import WINDOW
-from msitf_jax.ops.resize import bicubic_base, trilinear_base
+from msitf_jax.ops.resize import BASES
 
 # At 16 pixels from a cut networks so far differ from the whole frame by under 0.001 of 255.
 NETWORK_MARGIN = 24
-BASELINES = {"trilinear": trilinear_base, "bicubic": bicubic_base}
+BASELINES = BASES
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
@@ -56,7 +56,7 @@ def method(name, compute_dtype="float32"):
 
     Args:
       name: "trilinear" (the network's resized input, without what it learned), "bicubic" (imresize x4, each missing
-        frame the mean of its neighbours), or a weight file.
+        frame the mean of its neighbours), or weights, see `msitf_jax.weights.find`.
       compute_dtype: what the network computes in, "float32" or "bfloat16"; see `msitf_jax.model.precision`.
 
     Returns:

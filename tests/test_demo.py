@@ -1,47 +1,51 @@
 """The demo as a newcomer runs it, only smaller."""
 
+import av
 import cv2
 import numpy as np
 import pytest
-from flax import nnx
 
 from input_pipeline import synthetic
 from input_pipeline.degradation import degrade
-from msitf_jax import MSITF, MSITFConfig, methods, weights
-from msitf_jax.evaluation import demo
+from msitf_jax import cli, methods, weights
+from msitf_jax.cli import demo
+from msitf_jax.evaluation.benchmark import score_outputs
+from tests.tiny_network import tiny_network
 
 
 @pytest.fixture(scope="module")
 def weight_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("demo") / "model.safetensors"
-    tiny = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
-    weights.save(MSITF(tiny, rngs=nnx.Rngs(0)), path, degradation="bi")
+    weights.save(tiny_network(), path, degradation="bi")
     return path
 
 
-def test_demo_scores_and_draws(weight_file, tmp_path):
-    out = tmp_path / "demo.png"
-    scores = demo.run(weight_file, out, seed=4, height=32, width=48)
-    assert list(scores) == ["trilinear", "bicubic", "network"]
-    assert all(score["frames"] == 7 for score in scores.values())
-    picture = cv2.imread(str(out))[..., ::-1]
-    assert picture.shape == (2 * (32 + 28), 5 * 48, 3)
-    truth = synthetic.clip(4, height=32, width=48)
-    np.testing.assert_array_equal(picture[28:60, -48:], truth[2])
-    np.testing.assert_array_equal(picture[88:, -48:], truth[3])
-    given = np.stack([degrade(truth[i], "bi") for i in (0, 2, 4, 6)])  # what the weights were made for
-    for column, name in ((1, "trilinear"), (3, weight_file)):
-        output = methods.method(name)(given)
-        np.testing.assert_array_equal(picture[28:60, 48 * column : 48 * (column + 1)], output[2])
-        np.testing.assert_array_equal(picture[88:, 48 * column : 48 * (column + 1)], output[3])
+def test_a_clip_is_upscaled_scored_and_compared(weight_file, tmp_path):
+    scores = demo.show(tmp_path / "demo", weight_file, frames=7, height=32, width=48)
+    truth = synthetic.clip(demo.SEED, frames=7, height=32, width=48)
+    given = np.stack([degrade(frame, "bi") for frame in truth[::2]])
+    written = [cv2.imread(str(path))[..., ::-1] for path in sorted((tmp_path / "demo" / "input").iterdir())]
+    np.testing.assert_array_equal(written, given)
+    for name, found in scores.items():
+        wanted = score_outputs(methods.method(name)(given), truth)
+        assert found == pytest.approx(wanted, rel=1e-9)
+    assert list(scores) == ["trilinear", "bicubic", weight_file]
+    with av.open(tmp_path / "demo" / "upscaled.mp4") as video:
+        assert [(frame.width, frame.height) for frame in video.decode(video=0)] == [(48, 32)] * 7
+    assert "data:image" in (tmp_path / "demo" / "compare.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [(["--out=absent/demo.png"], "absent/demo.png"), (["--weights=absent.pth"], "absent.pth")],
-)
-def test_bad_arguments_are_said_in_a_sentence(weight_file, tmp_path, monkeypatch, capsys, arguments, named):
-    monkeypatch.chdir(tmp_path)
-    assert demo.main([f"--weights={weight_file}", *arguments]) == 2
-    assert named in capsys.readouterr().err
+def test_where_to_look_is_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "keep_compiled", lambda: None)
+    monkeypatch.setattr(demo, "show", lambda folder, weights: {weights: score_outputs(*2 * [np.zeros((3, 12, 12, 3))])})
+    assert cli.main(["demo", str(tmp_path / "a b")]) == 0
+    printed = capsys.readouterr().out
+    assert (tmp_path / "a b" / "compare.html").as_uri() in printed
+    assert "msitf-small" in printed
+
+
+def test_bad_arguments_are_said_in_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "keep_compiled", lambda: None)
+    assert cli.main(["demo", str(tmp_path / "demo"), "--weights=absent.pth"]) == 2
+    assert "absent.pth" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

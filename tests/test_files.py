@@ -75,7 +75,7 @@ def test_command_line_converts_both_ways(model, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("change", [{"temporal_heads": 2}, {"interpolation": "mean"}])
+@pytest.mark.parametrize("change", [{"temporal_heads": 2}, {"base": "bicubic"}, {"interpolation": "mean"}])
 def test_a_pth_file_that_would_be_another_network_is_refused(change, tmp_path, capsys):
     pytest.importorskip("torch")
     source, target = tmp_path / "a.safetensors", tmp_path / "b.pth"
@@ -89,6 +89,40 @@ def test_conversion_keeps_metadata(model, tmp_path):
     weights.save(model, tmp_path / "a.safetensors", degradation="bd_duf")
     weights.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_half_precision_and_notes(model, tmp_path):
+    whole, half = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    weights.save(model, whole, degradation="bi", training_step="7")
+    assert main([str(whole), str(half), "--half", "--note=licence=CC0-1.0", "--note=training_step=a=b"]) == 0
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    for a, b in zip(*(jax.tree.leaves(nnx.state(weights.load(path))) for path in (whole, half)), strict=True):
+        assert b.dtype == np.float32
+        np.testing.assert_array_equal(b, np.asarray(a, np.float16).astype(np.float32))
+    metadata = weights.read_metadata(half)
+    assert json.loads(metadata.pop("config")) == dataclasses.asdict(TINY)
+    assert metadata == {"degradation": "bi", "licence": "CC0-1.0", "training_step": "a=b"}
+
+
+def test_what_half_precision_cannot_hold_is_refused(tmp_path):
+    model = MSITF(TINY, rngs=nnx.Rngs(0))
+    model.conv_first.bias[...] = model.conv_first.bias[...].at[3].set(70_000.0)
+    with pytest.raises(ValueError, match=r"conv_first\.bias holds 7e\+04, expected at most 65504"):
+        weights.save(model, tmp_path / "a.safetensors", half=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--half", "--note=licence=CC0-1.0"])
+def test_a_pth_file_takes_neither_half_precision_nor_notes(option, model, tmp_path, capsys):
+    weights.save(model, tmp_path / "a.safetensors")
+    assert main([str(tmp_path / "a.safetensors"), str(tmp_path / "b.pth"), option]) == 2
+    assert "b.pth: half precision and notes are for .safetensors files" in capsys.readouterr().err
+
+
+def test_a_note_needs_a_name(capsys):
+    with pytest.raises(SystemExit):
+        main(["a.safetensors", "b.safetensors", "--note=licence"])
+    assert "argument --note: 'licence': expected NAME=TEXT" in capsys.readouterr().err
 
 
 class Evil:

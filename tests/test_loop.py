@@ -48,7 +48,7 @@ def test_a_run_learns_and_logs_under_the_documented_names():
     records = writers.read_metrics(workdir / "metrics.jsonl")
     assert [record["step"] for record in records] == [0, 2, 3, 4, 6, 6]
     train_names = {"step", "train/loss", "train/psnr", "train/grad_norm", "train/learning_rate"}
-    eval_names = {"psnr_y", "ssim_y", "psnr_y_input", "psnr_y_synthesized", "psnr_y_trilinear", "ssim_y_trilinear"}
+    eval_names = {"psnr_y", "ssim_y", "psnr_y_input", "psnr_y_synthesized", "psnr_y_base", "ssim_y_base"}
     assert [set(record) for record in records if "train/loss" in record] == [train_names] * 3
     assert [set(record) for record in records if "train/loss" not in record] == [
         {"step"} | {f"eval/{name}" for name in eval_names}
@@ -225,10 +225,12 @@ def test_a_failure_is_not_hidden_by_what_closing_raises(tmp_path, monkeypatch):
         ("batch_size", 0, "must be at least 1"),
         ("compute_dtype", "float16", "must be one of float32, bfloat16"),
         ("ema_decay", 1.0, "must be between 0 and 1"),
+        ("initialization", "zeros", "must be one of published, he"),
         ("optimizer.learning_rate", 0.0, "must be above 0"),
         ("optimizer.learning_rate", float("nan"), "must be above 0"),
         ("optimizer.min_learning_rate", 1.0, "must be from 0 to `optimizer.learning_rate` (=0.001)"),
         ("optimizer.period", 0, "must be above 0"),
+        ("optimizer.warmup", -1, "must be 0 or more"),
         ("optimizer.b1", 1.0, "must be at least 0 and below 1"),
         ("optimizer.max_grad_norm", 0.0, "must be above 0"),
         ("mesh.model", 3, "must divide the number of devices, 1"),
@@ -236,7 +238,7 @@ def test_a_failure_is_not_hidden_by_what_closing_raises(tmp_path, monkeypatch):
         ("data.degradation", "blur", "must be one of"),
         ("data.dir", "/nowhere", "/nowhere"),
         ("model.channels", 9, "must be divisible by"),
-        ("model.interpolation", "last", 'must be "first" or "mean"'),
+        ("model.interpolation", "last", "must be one of first, mean, both"),
         ("init_from", "/nowhere.pth", "no such file"),
     ],
 )
@@ -265,5 +267,5 @@ def test_unknown_fields_are_named(tmp_path):
     config = configuration()
     config.unlock()
     config.model.colour = 3
-    with pytest.raises(ValueError, match=r"^`model.colour`: no such field, expected one of channels, interpolation"):
+    with pytest.raises(ValueError, match=r"^`model.colour`: no such field, expected one of base, channels"):
         loop.train_and_evaluate(config, tmp_path / "run")

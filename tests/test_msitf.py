@@ -10,6 +10,7 @@ from flax import nnx
 
 from msitf_jax import MSITF, MSITFConfig
 from msitf_jax.model import msitf
+from msitf_jax.ops.resize import BASES
 from msitf_jax.weights.torch_format import published_name, published_parameters
 from tests.conftest import channels_last, golden, randomise, relative_error
 
@@ -128,6 +129,31 @@ def test_mean_interpolation_samples_both_frames():
     np.testing.assert_allclose(interpolate(mean, moving)[:, 1], aligned(mean, moving[0]), rtol=0, atol=1e-6)
 
 
+def test_both_frames_are_aligned_each_to_the_other():
+    both = randomise(MSITF(MSITFConfig(**(vars(TINY) | {"interpolation": "both"})), rngs=nnx.Rngs(0)), 0.1)
+    features = jax.random.normal(jax.random.key(0), (1, 2, 8, 8, TINY.channels))
+    out = quick(MSITF.interpolate)(both, features)
+    np.testing.assert_array_equal(out[:, ::2], features)
+
+    @quick
+    def aligned(both, a, b):
+        a, b = both.pyramid(a), both.pyramid(b)
+        return both.align(a, both.align.prepare(a), b)
+
+    a, b = features[:, 0], features[:, 1]
+    wanted = jnp.concatenate([aligned(both, a, b), aligned(both, b, a)], -1) @ both.fusion.kernel[0, 0]
+    np.testing.assert_allclose(out[:, 1], wanted + both.fusion.bias[...], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_network_adds_to_its_base(tiny, base):
+    clip = jax.random.uniform(jax.random.key(0), (1, 3, 9, 7, 3))
+    other = MSITF(MSITFConfig(**(vars(TINY) | {"base": base})), rngs=nnx.Rngs(0))
+    nnx.update(other, nnx.state(tiny))
+    added = quick(MSITF.__call__)(tiny, clip) - BASES["trilinear"](clip)
+    np.testing.assert_allclose(quick(MSITF.__call__)(other, clip), BASES[base](clip) + added, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_the_type_of_the_parameters_is_kept_throughout(tiny, dtype):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
@@ -222,7 +248,8 @@ def test_bad_clips_are_named(tiny, clip, message):
         ("channels", 60, r"`channels` \(=60\) must be divisible by `offset_groups` \(=8\)"),
         ("trunk_groups", 0, r"`trunk_groups` \(=0\) must be an int of at least 1"),
         ("stochastic_depth", 1.0, r"`stochastic_depth` \(=1.0\)"),
-        ("interpolation", "last", r"`interpolation` \(='last'\)"),
+        ("base", "nearest", r"`base` \(='nearest'\) must be one of trilinear, bicubic"),
+        ("interpolation", "last", r"`interpolation` \(='last'\) must be one of first, mean, both"),
     ],
 )
 def test_bad_configurations_are_named(field, value, message):

@@ -43,6 +43,12 @@ def test_every_applied_rate_is_that_of_the_published_training():
     np.testing.assert_allclose(rates, wanted, rtol=0, atol=1e-9)
 
 
+def test_the_rate_rises_at_the_beginning_only():
+    plain, warm = (np.array(restarted_cosine(1e-3, 1e-5, 50, 2, warmup)(np.arange(100))) for warmup in (0, 20))
+    np.testing.assert_allclose(warm[:20], plain[:20] * np.arange(20) / 20, rtol=1e-6)
+    np.testing.assert_array_equal(warm[20:], plain[20:])
+
+
 @pytest.mark.parametrize("steps", [range(1, 601), range(149_990, 150_010), range(599_990, 600_010)])
 def test_the_rate_by_the_formula(steps):
     period = 150 if steps.start == 1 else 150_000

@@ -45,6 +45,11 @@ def test_configuration_is_read_from_the_shapes(tiny_state):
     assert from_torch(tiny_state).config == TINY
 
 
+def test_that_both_neighbours_are_sampled_is_read_from_the_shapes():
+    config = MSITFConfig(**(vars(TINY) | {"interpolation": "both"}))
+    assert from_torch(to_torch(MSITF(config, rngs=nnx.Rngs(0)))).config == config
+
+
 def test_a_configuration_may_be_given(tiny_state):
     config = MSITFConfig(**(vars(TINY) | {"temporal_heads": 2, "interpolation": "mean"}))
     assert from_torch(tiny_state, config).config == config

@@ -48,12 +48,13 @@ def means_clip_by_clip(clips, output):
     return {name: math.fsum(score[name] for score in scores) / len(scores) for name in scores[0]}
 
 
-def test_scores_are_the_means_of_the_benchmarks_clip_by_clip(mesh):
+@pytest.mark.parametrize("base", methods.BASELINES)
+def test_scores_are_the_means_of_the_benchmarks_clip_by_clip(mesh, base):
     clips = Clips(3)
-    scores, _ = Validation(clips, mesh)(eval_step, 0.5)
+    scores, _ = Validation(clips, mesh, base)(eval_step, 0.5)
     wanted = means_clip_by_clip(clips, lambda clip: enlarge(0.5, clip["low"][None])[0])
-    base = means_clip_by_clip(clips, lambda clip: methods.method("trilinear")(clip["low"]))
-    wanted = {name: wanted[name] for name in NAMES} | {f"{name}_trilinear": base[name] for name in ("psnr_y", "ssim_y")}
+    alone = means_clip_by_clip(clips, lambda clip: methods.method(base)(clip["low"]))
+    wanted = {name: wanted[name] for name in NAMES} | {f"{name}_base": alone[name] for name in ("psnr_y", "ssim_y")}
     assert scores == pytest.approx(wanted, rel=1e-12)
     assert set(scores) == set(wanted)
 
@@ -62,11 +63,11 @@ def test_the_base_is_scored_once(mesh, monkeypatch):
     calls = []
     score = validation.score_outputs
     monkeypatch.setattr(validation, "score_outputs", lambda *pair: calls.append(pair) or score(*pair))
-    validate = Validation(Clips(2), mesh)
+    validate = Validation(Clips(2), mesh, "trilinear")
     first, second = validate(eval_step, 0.5)[0], validate(eval_step, 0.9)[0]
     assert len(calls) == 2 * 2 + 2
     assert first["psnr_y"] != second["psnr_y"]
-    assert first["psnr_y_trilinear"] == second["psnr_y_trilinear"]
+    assert first["psnr_y_base"] == second["psnr_y_base"]
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 9])
@@ -75,7 +76,7 @@ def test_no_clip_counts_twice_when_they_do_not_fill_the_devices(monkeypatch, cou
     clips, seen = Clips(count), []
     monkeypatch.setattr(sharding, "global_batch", lambda mesh, low: seen.append(low) or low)
     monkeypatch.setattr(sharding, "local_part", lambda outputs: outputs)
-    scores, _ = Validation(clips, types.SimpleNamespace(size=4))(enlarge, 0.5)
+    scores, _ = Validation(clips, types.SimpleNamespace(size=4), "trilinear")(enlarge, 0.5)
     assert {len(low) for low in seen} == {4}
     assert len(seen) == -(-count // 4)
     wanted = means_clip_by_clip(clips, lambda clip: enlarge(0.5, clip["low"][None])[0])
@@ -101,14 +102,14 @@ def test_hosts_with_different_numbers_of_scores(monkeypatch):
 
 
 def test_no_clips(mesh):
-    validate = Validation([], mesh)
+    validate = Validation([], mesh, "trilinear")
     assert len(validate) == 0
     assert validate(None, None) == ({}, [])
 
 
 def test_pictures_of_an_input_frame_and_one_between_of_the_first_clip(mesh):
     clips = Clips(2)
-    _, pictures = Validation(clips, mesh)(eval_step, 0.5)
+    _, pictures = Validation(clips, mesh, "trilinear")(eval_step, 0.5)
     given, between = pictures
     assert list(given) == ["input, frame 2", "trilinear", "output", "truth"]
     assert list(between) == ["frame 3 is not given", "trilinear", "output", "truth"]

@@ -6,9 +6,10 @@ import sys
 
 COMMANDS = {
     "upscale": "a video, four times the size and twice the frame rate",
+    "demo": "a clip that is drawn on the spot, upscaled and compared with the truth",
     "evaluate": "PSNR and SSIM of weights on clips",
     "convert": "weights between .pth and .safetensors",
-    "info": "what this installation has, or what a video or weight file holds",
+    "info": "what this installation has, or what a video or weights hold",
 }
 
 

@@ -19,7 +19,9 @@ def add_arguments(parser):
         help="for vid4: the folder with GT/calendar/*.png and so on; "
         "for vimeo90k_*: the folder with sequences/ and sep_testlist.txt or sep_fast_testlist.txt and so on",
     )
-    parser.add_argument("--weights", required=True, help="a .safetensors or .pth file, or trilinear or bicubic")
+    parser.add_argument(
+        "--weights", required=True, help="msitf-small, a .safetensors or .pth file, or trilinear or bicubic"
+    )
     parser.add_argument(
         "--degradation", choices=DEGRADATIONS, help="default: what the weights were made for, else bd_matlab"
     )

@@ -1,4 +1,4 @@
-"""What this installation has, or what a video, a folder of frames or a weight file holds."""
+"""What this installation has, or what a video, a folder of frames or weights hold."""
 
 import importlib.metadata
 import pathlib
@@ -9,20 +9,23 @@ from flax import nnx
 
 from msitf_jax import weights
 from msitf_jax.video import reader, upscaler, writer
+from msitf_jax.weights import pretrained
 
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def add_arguments(parser):
     """An optional file."""
-    parser.add_argument("path", metavar="FILE", nargs="?", help="a video, a folder of frames, or a weight file")
+    parser.add_argument(
+        "path", metavar="FILE", nargs="?", help="a video, a folder of frames, a weight file or its name"
+    )
 
 
 def run(options):
     """Prints it, a line a fact."""
     if options.path is None:
         facts = _installation()
-    elif pathlib.Path(options.path).suffix in _WEIGHT_SUFFIXES:
+    elif options.path in pretrained.SHA256 or pathlib.Path(options.path).suffix in _WEIGHT_SUFFIXES:
         facts = _weights(options.path)
     else:
         facts = _video(options.path)
@@ -38,6 +41,7 @@ def _installation():
     return [
         *((name, importlib.metadata.version(name)) for name in packages),
         ("devices", devices),
+        ("weights", ", ".join(pretrained.SHA256)),
         ("memory for it", f"{upscaler.free_memory() / 1e9:.1f} GB"),
         ("encoders", ", ".join([*encoders, "and whatever else FFmpeg has"])),
     ]

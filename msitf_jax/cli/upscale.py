@@ -31,7 +31,7 @@ def add_arguments(parser):
     network.add_argument(
         "--weights",
         default=DEFAULT_WEIGHTS,
-        help=f"a .safetensors or .pth file, or trilinear or bicubic (default: {DEFAULT_WEIGHTS}, which only resizes)",
+        help="msitf-small (the default), a .safetensors or .pth file, or trilinear or bicubic, which only resize",
     )
     network.add_argument(
         "--degradation",

@@ -2,6 +2,10 @@
 
 import dataclasses
 
+from msitf_jax.ops.resize import BASES
+
+INTERPOLATIONS = ("first", "mean", "both")
+
 
 @dataclasses.dataclass(frozen=True)
 class MSITFConfig:
@@ -17,8 +21,10 @@ class MSITFConfig:
       window_heads: heads of the window attention.
       mlp_ratio: hidden width of the trunk's MLPs, in multiples of `channels`.
       stochastic_depth: rate of dropping the last trunk block in training; it rises linearly from 0.
+      base: the enlarged clip that the network adds to, see `msitf_jax.ops.resize`: "trilinear" (published weights need
+        it), or "bicubic", which is sharper and, unlike it, true to the outputs' times.
       interpolation: what is sampled for the frame between two neighbours: "first" (published weights need it)
-        is the earlier one's features, "mean" the average of both.
+        is the earlier one's features, "mean" the average of both, "both" each of them with offsets of its own.
 
     Raises:
       ValueError: a field that is out of range or does not divide the channels.
@@ -33,6 +39,7 @@ class MSITFConfig:
     window_heads: int = 4
     mlp_ratio: int = 2
     stochastic_depth: float = 0.1
+    base: str = "trilinear"
     interpolation: str = "first"
 
     def __post_init__(self):
@@ -47,5 +54,6 @@ class MSITFConfig:
                 )
         if not 0 <= self.stochastic_depth < 1:
             raise ValueError(f"`stochastic_depth` (={self.stochastic_depth!r}) must be at least 0 and below 1")
-        if self.interpolation not in ("first", "mean"):
-            raise ValueError(f'`interpolation` (={self.interpolation!r}) must be "first" or "mean"')
+        for name, choices in (("base", BASES), ("interpolation", INTERPOLATIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` (={getattr(self, name)!r}) must be one of {', '.join(choices)}")

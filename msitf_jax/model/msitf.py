@@ -10,7 +10,7 @@ from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, subpixel_ups
 from msitf_jax.model.swin import WINDOW, SwinTrunk
 from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
 from msitf_jax.ops.chunks import map_chunks, on_cpu
-from msitf_jax.ops.resize import trilinear_base
+from msitf_jax.ops.resize import BASES
 
 # The trunk and the reconstruction take this many low-resolution pixels at a time, or one frame: few enough to stay in a
 # CPU's cache and to keep the full-size feature maps small, enough to keep the cores busy.
@@ -53,7 +53,8 @@ class MSITF(nnx.Module):
         self.feature_extraction = nnx.List(ResidualBlock(channels, rngs=rngs) for _ in range(config.residual_blocks))
         self.pyramid = Pyramid(channels, rngs=rngs)
         self.align = PCDAlignment(channels, config.offset_groups, rngs=rngs)
-        self.fusion = Conv(channels, channels, kernel_size=1, rngs=rngs)
+        aligned = 2 if config.interpolation == "both" else 1
+        self.fusion = Conv(aligned * channels, channels, kernel_size=1, rngs=rngs)
         self.temporal_fusion = BidirectionalFusion(channels, config.offset_groups, rngs=rngs)
         self.context = TemporalAttention(channels, config.temporal_heads, rngs=rngs)
         self.trunk = SwinTrunk(config, rngs=rngs)
@@ -109,7 +110,7 @@ class MSITF(nnx.Module):
         features = self.temporal_fusion(features, remat=remat)
         features = features + recomputed(self.context)(features)
         residual = self.render(features, clip.shape[2:4], survival, remat=remat)
-        return trilinear_base(clip) + residual.astype(clip.dtype)
+        return BASES[self.config.base](clip) + residual.astype(clip.dtype)
 
     def shallow_features(self, clip):
         """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`, H' and W' the next multiples of 8, zero below and to the right."""
@@ -133,7 +134,10 @@ class MSITF(nnx.Module):
         sampled = earlier
         if self.config.interpolation == "mean":
             sampled = [(a + b) / 2 for a, b in zip(earlier, later, strict=True)]
-        middle = self.fusion(self.align(sampled, self.align.prepare(earlier), later))
+        aligned = [self.align(sampled, self.align.prepare(earlier), later)]
+        if self.config.interpolation == "both":
+            aligned.append(self.align(later, self.align.prepare(later), earlier))
+        middle = self.fusion(*aligned)
 
         out = jnp.zeros((batch, 2 * frames - 1, *frame), features.dtype)
         return out.at[:, ::2].set(features).at[:, 1::2].set(middle.reshape(batch, frames - 1, *frame))

@@ -24,9 +24,8 @@ def upsample2x(x):
 def trilinear_base(clip):
     """The clip resized linearly in time and space: `[B, N, H, W, C]` -> `[B, 2N-1, 4H, 4W, C]`.
 
-    The part of the network's output that nothing is learned for, and the `trilinear` baseline. Time follows the
-    half-pixel rule like space does, so for N = 4 the seven frames lie at input times 0, .357, .929, 1.5,
-    2.071, 2.643 and 3, not at multiples of a half; published weights are trained on top of this.
+    What published weights are trained on top of. Time follows the half-pixel rule like space does, so for N = 4 the
+    seven frames lie at input times 0, .357, .929, 1.5, 2.071, 2.643 and 3, not at multiples of a half.
     """
     batch, frames, height, width, channels = clip.shape
     shape = (batch, 2 * frames - 1, 4 * height, 4 * width, channels)
@@ -34,7 +33,7 @@ def trilinear_base(clip):
 
 
 def bicubic_base(clip):
-    """The bicubic baseline: `[B, N, H, W, C]` -> `[B, 2N-1, 4H, 4W, C]`.
+    """Bicubic in space, in time each frame or the mean of two: `[B, N, H, W, C]` -> `[B, 2N-1, 4H, 4W, C]`.
 
     Every frame is enlarged by Keys' cubic kernel (a = -0.5) with mirrored borders, which is MATLAB's
     `imresize(4, "bicubic")`; each frame between is the mean of its neighbours.
@@ -43,6 +42,10 @@ def bicubic_base(clip):
     between = (large[:, :-1] + large[:, 1:]) / 2
     out = jnp.zeros((large.shape[0], 2 * large.shape[1] - 1, *large.shape[2:]), large.dtype)
     return out.at[:, ::2].set(large).at[:, 1::2].set(between)
+
+
+# The enlarged clips that a network may add to, which are what it is compared with, too.
+BASES = {"trilinear": trilinear_base, "bicubic": bicubic_base}
 
 
 def _cubic4x(x, axis):

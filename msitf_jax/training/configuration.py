@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from msitf_jax.training.initialization import INITIALIZATIONS
+
 COMPUTE_DTYPES = ("float32", "bfloat16")
 # Whether these are set decides what a checkpoint holds.
 _SHAPING = ("ema_decay", "optimizer.max_grad_norm")
@@ -18,12 +20,16 @@ def check(config):
             raise ValueError(f"`{name}` (={config[name]!r}) must be 0 or more")
     if config.compute_dtype not in COMPUTE_DTYPES:
         raise ValueError(f"`compute_dtype` (={config.compute_dtype!r}) must be one of {', '.join(COMPUTE_DTYPES)}")
+    if config.initialization not in INITIALIZATIONS:
+        raise ValueError(f"`initialization` (={config.initialization!r}) must be one of {', '.join(INITIALIZATIONS)}")
     if config.ema_decay is not None and not 0 < config.ema_decay < 1:
         raise ValueError(f"`ema_decay` (={config.ema_decay!r}) must be between 0 and 1")
     optimizer = config.optimizer
     for name in ("b1", "b2"):
         if not 0 <= optimizer[name] < 1:
             raise ValueError(f"`optimizer.{name}` (={optimizer[name]!r}) must be at least 0 and below 1")
+    if not 0 <= optimizer.warmup < math.inf:
+        raise ValueError(f"`optimizer.warmup` (={optimizer.warmup!r}) must be 0 or more")
     for name in ("learning_rate", "period", "periods"):
         if not 0 < optimizer[name] < math.inf:
             raise ValueError(f"`optimizer.{name}` (={optimizer[name]!r}) must be above 0")

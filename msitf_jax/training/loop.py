@@ -16,8 +16,18 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from input_pipeline import loader
-from msitf_jax import MSITF, MSITFConfig, atomic, sharding, weights
-from msitf_jax.training import checkpoints, configuration, report, schedule, state, step, validation, writers
+from msitf_jax import MSITFConfig, atomic, sharding, weights
+from msitf_jax.training import (
+    checkpoints,
+    configuration,
+    initialization,
+    report,
+    schedule,
+    state,
+    step,
+    validation,
+    writers,
+)
 
 
 class NotFinite(ArithmeticError):
@@ -84,9 +94,13 @@ class _Run:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        self.validate = validation.Validation(loader.validation_clips(self.data, config.eval_clips), self.mesh)
+        self.validate = validation.Validation(
+            loader.validation_clips(self.data, config.eval_clips), self.mesh, self.model_config.base
+        )
         rates = config.optimizer
-        self.rate = schedule.restarted_cosine(rates.learning_rate, rates.min_learning_rate, rates.period, rates.periods)
+        self.rate = schedule.restarted_cosine(
+            rates.learning_rate, rates.min_learning_rate, rates.period, rates.periods, rates.warmup
+        )
         self.optimizer = schedule.make_optimizer(self.rate, b1=rates.b1, b2=rates.b2, max_grad_norm=rates.max_grad_norm)
         self.metrics = TrainMetrics.empty()
         self.pending = None  # the last step and its metrics, not looked at yet: JAX may still be computing them
@@ -130,7 +144,8 @@ class _Run:
     def _start(self):
         """Takes the state to go on from, by the first of these that there is."""
         config = self.config
-        graph, params = nnx.split(MSITF(self.model_config, rngs=nnx.Rngs(config.seed)), nnx.Param)
+        model = initialization.draw(self.model_config, initialization=config.initialization, seed=config.seed)
+        graph, params = nnx.split(model, nnx.Param)
         if config.init_from is not None:
             params = self._weights(config.init_from)
         # An array made from a Python number is weakly typed until it has been through a step or a checkpoint; JAX would
@@ -251,11 +266,10 @@ class _Run:
             self.log.scalars(self.done, {f"eval/{name}": value for name, value in self.scores.items()})
             for name, row in zip(("input", "synthesized"), self.pictures, strict=False):
                 self.log.images(self.done, {f"eval_{name}/{title}": picture for title, picture in row.items()})
-        scores = self.scores
+        scores, base = self.scores, self.model_config.base
         self.progress.say(
             f"step {self.done}: {len(self.validate)} validation clips, PSNR-Y {scores['psnr_y']:.3f} dB "
-            f"(trilinear {scores['psnr_y_trilinear']:.3f}), SSIM-Y {scores['ssim_y']:.4f} "
-            f"(trilinear {scores['ssim_y_trilinear']:.4f})"
+            f"({base} {scores['psnr_y_base']:.3f}), SSIM-Y {scores['ssim_y']:.4f} ({base} {scores['ssim_y_base']:.4f})"
         )
 
     def _save(self):

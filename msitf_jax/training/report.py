@@ -12,7 +12,7 @@ from msitf_jax import atomic
 from msitf_jax.training.writers import naming, read_metrics
 
 # Okabe and Ito's colours, told apart by colour-blind people too; the network has one in every panel.
-_NETWORK, _INPUT, _SYNTHESIZED, _TRILINEAR, _RATE = "#0072B2", "#009E73", "#D55E00", "#7F7F7F", "#404040"
+_NETWORK, _INPUT, _SYNTHESIZED, _BASE, _RATE = "#0072B2", "#009E73", "#D55E00", "#7F7F7F", "#404040"
 _DPI = 128  # a power of two, so that pixels -> inches -> pixels is exact
 _WIDTH, _HEAD, _CURVES, _MARGIN = 1600, 64, 800, 24  # pixels
 _GAP, _CAPTION = 10, 30  # pixels between pictures, and above each for its title
@@ -134,14 +134,14 @@ def _draw_curves(figure, records):
         ("eval/psnr_y", "all frames", _NETWORK, "o-"),
         ("eval/psnr_y_input", "input frames", _INPUT, "s-"),
         ("eval/psnr_y_synthesized", "frames in between", _SYNTHESIZED, "^-"),
-        ("eval/psnr_y_trilinear", "trilinear base, all frames", _TRILINEAR, ".--"),
+        ("eval/psnr_y_base", "the base alone, all frames", _BASE, ".--"),
     ):
         _score_curve(axes, records, name, label, "{:.2f}", color, style)
     _finish(axes)
 
     axes = panel(grid[1, 2], "Validation SSIM-Y, numbers at the last step", "SSIM")
     _score_curve(axes, records, "eval/ssim_y", "network", "{:.4f}", _NETWORK, "o-")
-    _score_curve(axes, records, "eval/ssim_y_trilinear", "trilinear base", "{:.4f}", _TRILINEAR, ".--")
+    _score_curve(axes, records, "eval/ssim_y_base", "the base alone", "{:.4f}", _BASE, ".--")
     _finish(axes)
 
 

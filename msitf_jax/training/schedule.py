@@ -1,9 +1,10 @@
 """The learning rate and the optimizer."""
 
+import jax.numpy as jnp
 import optax
 
 
-def restarted_cosine(learning_rate, minimum, period, periods):
+def restarted_cosine(learning_rate, minimum, period, periods, warmup=0):
     """Cosine annealing with warm restarts (SGDR, Loshchilov and Hutter, ICLR 2017), all periods alike.
 
     Args:
@@ -11,6 +12,7 @@ def restarted_cosine(learning_rate, minimum, period, periods):
       minimum: at the end of the last one and from then on.
       period: length in steps.
       periods: how many.
+      warmup: steps at the beginning over which the rate rises to the cosine's, in proportion to the step.
 
     Returns:
       An Optax schedule: 0 -> `learning_rate`, and at each multiple of `period` but the last again.
@@ -20,7 +22,8 @@ def restarted_cosine(learning_rate, minimum, period, periods):
     ['0.0002', '0.0001', '1e-07', '0.0002', '1e-07', '1e-07']
     """
     cosine = optax.cosine_decay_schedule(learning_rate, period, alpha=minimum / learning_rate)
-    return optax.join_schedules([cosine] * periods, [period * number for number in range(1, periods)])
+    restarted = optax.join_schedules([cosine] * periods, [period * number for number in range(1, periods)])
+    return lambda step: restarted(step) * jnp.minimum(step / warmup, 1) if warmup else restarted(step)
 
 
 def make_optimizer(schedule, *, b1=0.9, b2=0.99, max_grad_norm=None):

@@ -15,16 +15,17 @@ SHOWN = (2, 3)  # frames of the first clip: an input's, and the next, which is s
 
 
 class Validation:
-    """The validation clips, dealt out to the hosts, and what the trilinear base scores on them."""
+    """The validation clips, dealt out to the hosts, and what the base scores on them."""
 
-    def __init__(self, clips, mesh):
+    def __init__(self, clips, mesh, base):
         """
         Args:
           clips: see `input_pipeline.loader.validation_clips`; may be empty.
           mesh: see `msitf_jax.sharding`.
+          base: name of what the network adds to, see `MSITFConfig`.
         """
         self._clips, self._mesh = clips, mesh
-        self._base = None
+        self._base, self._base_scores = base, None
 
     def __len__(self):
         return len(self._clips)
@@ -37,14 +38,14 @@ class Validation:
           params: what it takes.
 
         Returns:
-          (scores, pictures): means over all clips by name, "psnr_y" and so on, and the same of the trilinear base as
-          "psnr_y_trilinear" and "ssim_y_trilinear"; and of the first clip, on the first host, rows of
+          (scores, pictures): means over all clips by name, "psnr_y" and so on, and the same of the base alone as
+          "psnr_y_base" and "ssim_y_base"; and of the first clip, on the first host, rows of
           `{title: [H, W, 3] uint8 RGB}`, elsewhere none. Both are empty where there are no clips.
         """
         if not len(self._clips):
             return {}, []
         scores, pictures = [], []
-        trilinear = methods.method("trilinear")
+        base = methods.method(self._base)
         # Every host takes part in every round; where the clips do not suffice for the last, some are done twice.
         share = self._mesh.size // jax.process_count()
         for first in range(0, len(self._clips), self._mesh.size):
@@ -57,21 +58,21 @@ class Validation:
                 scored = score_outputs(output, clip["high"])
                 scores.append([scored[name] for name in NAMES])
                 if number == 0:
-                    pictures = _pictures(clip, trilinear(clip["low"]), output)
+                    pictures = _pictures(clip, {self._base: base(clip["low"]), "output": output})
         means = dict(zip(NAMES, _mean_over_hosts(scores, len(NAMES)), strict=True))
-        return means | self._base_scores(trilinear), pictures
+        return means | self._scores_of(base), pictures
 
-    def _base_scores(self, trilinear):
-        """The trilinear base's scores, computed once."""
-        if self._base is None:
+    def _scores_of(self, base):
+        """The base's scores, computed once."""
+        if self._base_scores is None:
             mine = range(jax.process_index(), len(self._clips), jax.process_count())
             scores = []
             for clip in map(self._clips.__getitem__, mine):
-                scored = score_outputs(trilinear(clip["low"]), clip["high"])
+                scored = score_outputs(base(clip["low"]), clip["high"])
                 scores.append([scored["psnr_y"], scored["ssim_y"]])
-            names = ("psnr_y_trilinear", "ssim_y_trilinear")
-            self._base = dict(zip(names, _mean_over_hosts(scores, len(names)), strict=True))
-        return self._base
+            names = ("psnr_y_base", "ssim_y_base")
+            self._base_scores = dict(zip(names, _mean_over_hosts(scores, len(names)), strict=True))
+        return self._base_scores
 
 
 def _mean_over_hosts(scores, columns):
@@ -90,15 +91,14 @@ def _mean_over_hosts(scores, columns):
     return [math.fsum(column) / len(column) for column in columns]
 
 
-def _pictures(clip, trilinear, output):
+def _pictures(clip, outputs):
     given = clip["low"][SHOWN[0] // 2].repeat(SCALE, 0).repeat(SCALE, 1)
     nothing = np.full_like(given, 128)
     return [
         {
             f"input, frame {index}" if index == SHOWN[0] else f"frame {index} is not given": shown,
-            "trilinear": trilinear[index],
-            "output": output[index],
-            "truth": clip["high"][index],
         }
+        | {name: frames[index] for name, frames in outputs.items()}
+        | {"truth": clip["high"][index]}
         for index, shown in zip(SHOWN, (given, nothing), strict=True)
     ]

@@ -77,7 +77,7 @@ def run(
     Args:
       source: a video file or a folder of frames, see `reader.open_source`.
       output: a file (see `writer.CONTAINERS`), or a folder for PNG frames: a name without an ending.
-      weights: "trilinear", "bicubic" or a weight file.
+      weights: "msitf-small", a weight file, "trilinear" or "bicubic"; see `msitf_jax.methods.method`.
       degradation: what weights must have been made for, if they say; see `input_pipeline.degradation`.
       compute_dtype, scale, interpolate, cut, memory: see `Upscaler`.
       fps, start, end: see `reader.open_source`.
@@ -109,7 +109,7 @@ def run(
     for sentence in known:
         say(f"warning: {sentence}")
     if weights in methods.BASELINES:
-        say(f"{weights} only resizes: no network is used, as no trained weights are given (--weights=FILE)")
+        say(f"{weights} only resizes: no network is used")
     else:
         say(f"preparing the network for frames of {video.width}x{video.height}")
     engine = upscaler.engine((video.height, video.width), video.pixels, sink.pixels)
@@ -271,7 +271,9 @@ def _check_paths(source, output, overwrite, compare):
 
 
 def _weights_identity(weights):
-    return weights if weights in methods.BASELINES else hashlib.sha256(pathlib.Path(weights).read_bytes()).hexdigest()
+    if weights in methods.BASELINES:
+        return weights
+    return hashlib.sha256(weight_files.find(weights).read_bytes()).hexdigest()
 
 
 def _check_degradation(weights, degradation):

@@ -13,7 +13,7 @@ from msitf_jax.video import scenes, tiles, windows
 from msitf_jax.video.color import RGB, FloatRGB
 from msitf_jax.video.reader import Picture
 
-DEFAULT_WEIGHTS = "trilinear"
+DEFAULT_WEIGHTS = "msitf-small"
 SCALES = (4, 2)
 _TYPES = (np.uint8, np.uint16, np.float32)
 OVERHEAD = 192 << 20  # bytes that a run takes beside what the compiler plans, such as the threads' own
@@ -25,7 +25,7 @@ class Upscaler:
     Compiled once for the size of frames it first sees, and again for another.
 
     Args:
-      weights: "trilinear", "bicubic" or a weight file; see `msitf_jax.methods.method`.
+      weights: "msitf-small", a weight file, "trilinear" or "bicubic"; see `msitf_jax.methods.method`.
       scale: 4, or 2: what the network gives, each 2x2 pixels averaged.
       interpolate: give frames between; False gives as many frames as there were.
       scenes: find scene cuts and show no mixture across them.
@@ -197,7 +197,7 @@ def upscale(frames, weights=DEFAULT_WEIGHTS, **options):
       `[2N-1, 4h, 4w, 3]` of the same type.
 
     >>> import numpy as np
-    >>> upscale(np.zeros((4, 5, 7, 3), np.uint8)).shape
+    >>> upscale(np.zeros((4, 5, 7, 3), np.uint8), weights="bicubic").shape
     (7, 20, 28, 3)
     """
     return Upscaler(weights, **options)(frames)

@@ -12,21 +12,37 @@ import pickle
 import struct
 import warnings
 
+import numpy as np
 import safetensors
 import safetensors.numpy
 
 from msitf_jax import atomic
 from msitf_jax.model.config import MSITFConfig
+from msitf_jax.weights import pretrained
 from msitf_jax.weights.torch_format import from_torch, infer_config, published_parameters, to_torch
 
 _TORCH_SUFFIXES = (".pth", ".pt")
 
 
-def load(path):
+def find(name_or_path):
+    """The file of weights that are given by a name, such as "msitf-small" (see `pretrained`), or by their path.
+
+    Raises:
+      ValueError: no such file, or one of the package's own that is damaged.
+    """
+    if str(name_or_path) in pretrained.SHA256:
+        return pretrained.find(str(name_or_path))
+    path = pathlib.Path(name_or_path)
+    if not path.is_file():
+        raise ValueError(f"weights {path}: no such file, and no such name, expected one of {_names()}")
+    return path
+
+
+def load(name_or_path):
     """Reads a model from a `.safetensors` file of `save`, or from a published `.pth` file (needs PyTorch).
 
     Args:
-      path: the file; the ending decides how it is read.
+      name_or_path: see `find`; the file's ending decides how it is read.
 
     Returns:
       `MSITF` with the file's weights, float32.
@@ -35,7 +51,7 @@ def load(path):
       ValueError: no such file, another ending, no checkpoint, truncated, executable pickle code, or tensors that do not
         fit; one message that names the file.
     """
-    path = _existing(path)
+    path = find(name_or_path)
     if path.suffix == ".safetensors":
         tensors, metadata = _read_safetensors(path)
         config = _config(path, metadata)
@@ -49,17 +65,17 @@ def load(path):
         raise ValueError(f"weights {path}: {error}") from None
 
 
-def read_metadata(path):
+def read_metadata(name_or_path):
     """What `save` noted in a safetensors file: `{name: string}`; empty for a `.pth` file, which has no such place.
 
     Raises:
       ValueError: no such file, or not a safetensors file.
     """
-    path = _existing(path)
+    path = find(name_or_path)
     return _read_safetensors(path, only_metadata=True)[1] if path.suffix == ".safetensors" else {}
 
 
-def save(model, path, **metadata):
+def save(model, path, *, half=False, **metadata):
     """Writes a model's weights as safetensors: to a temporary name first, so a file is there whole or not at all.
 
     The file says nothing about when, where or by whom it was written: equal weights and metadata are equal bytes.
@@ -67,10 +83,12 @@ def save(model, path, **metadata):
     Args:
       model: `MSITF`.
       path: ends in `.safetensors`.
+      half: round to float16, which takes half the space; `load` gives float32 all the same.
       **metadata: strings to keep, such as `degradation`, `training_step`, `licence`; the configuration is added.
 
     Raises:
-      ValueError: another ending, metadata that are not strings, or metadata named `config`.
+      ValueError: another ending, metadata that are not strings, metadata named `config`, or a number that float16 can't
+        hold.
       OSError: the file can't be written.
     """
     path = pathlib.Path(path)
@@ -82,7 +100,10 @@ def save(model, path, **metadata):
         if not isinstance(value, str):
             raise ValueError(f"metadata `{name}` (={value!r}) must be a string")
     metadata["config"] = json.dumps(dataclasses.asdict(model.config), sort_keys=True)
-    content = safetensors.numpy.save(published_parameters(model), metadata)
+    tensors = published_parameters(model)
+    if half:
+        tensors = {name: _rounded(path, name, tensor) for name, tensor in tensors.items()}
+    content = safetensors.numpy.save(tensors, metadata)
     atomic.write(path, lambda file: file.write(_with_sorted_header(content)))
 
 
@@ -104,13 +125,28 @@ def save_torch(model, path):
     atomic.write(path, lambda file: torch.save(tensors, file))
 
 
-def convert(source, target):
-    """Converts between `.pth` and `.safetensors`, as the endings say; raises what `load` and `save` raise."""
+def convert(source, target, *, half=False, notes=None):
+    """Converts between `.pth` and `.safetensors`, as the target's ending says.
+
+    Args:
+      source: see `load`.
+      target: see `save` and `save_torch`.
+      half: see `save`.
+      notes: metadata to add to the source's, see `save`.
+
+    Raises:
+      ValueError: what `load` and `save` raise; or `half` or `notes` for a `.pth` file.
+      OSError: the file can't be written.
+    """
+    to_torch_file = pathlib.Path(target).suffix in _TORCH_SUFFIXES
+    if to_torch_file and (half or notes):
+        raise ValueError(f"weights {target}: half precision and notes are for .safetensors files")
     model = load(source)
-    if pathlib.Path(target).suffix in _TORCH_SUFFIXES:
+    if to_torch_file:
         save_torch(model, target)
     else:
-        save(model, target, **{k: v for k, v in read_metadata(source).items() if k != "config"})
+        kept = {name: note for name, note in read_metadata(source).items() if name != "config"}
+        save(model, target, half=half, **kept | (notes or {}))
 
 
 def _with_sorted_header(content):
@@ -121,11 +157,16 @@ def _with_sorted_header(content):
     return struct.pack("<Q", len(header)) + header + content[8 + length :]
 
 
-def _existing(path):
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"weights {path}: no such file")
-    return path
+def _names():
+    return ", ".join(pretrained.SHA256)
+
+
+def _rounded(path, name, tensor):
+    with np.errstate(over="ignore"):
+        rounded = tensor.astype(np.float16)
+    if not np.isfinite(rounded).all():
+        raise ValueError(f"weights {path}: {name} holds {np.abs(tensor).max():.3g}, expected at most 65504 for float16")
+    return rounded
 
 
 def _read_safetensors(path, only_metadata=False):

@@ -108,8 +108,8 @@ def from_torch(state_dict, config=None):
     Args:
       state_dict: `{name: array}`, NumPy arrays or PyTorch tensors, OIHW; names may begin with `module.`. Buffers may be
         missing; those present must hold what the network computes.
-      config: `MSITFConfig`; None reads the dimensions from names and shapes. `temporal_heads`, `interpolation` and
-        `stochastic_depth` leave no trace there and are then the published ones.
+      config: `MSITFConfig`; None reads the dimensions from names and shapes. `temporal_heads`, `base`,
+        `stochastic_depth` and an `interpolation` of "mean" leave no trace there and are then the published ones.
 
     Returns:
       `MSITF` with float32 parameters.
@@ -204,6 +204,8 @@ def infer_config(tensors):
         "window_heads": size(r".*logit_scale"),
         "mlp_ratio": hidden and channels and hidden // channels,
     }
+    if channels and "fusion.weight" in tensors and tensors["fusion.weight"].shape[1:2] == (2 * channels,):
+        found["interpolation"] = "both"
     try:
         return MSITFConfig(**{field: value for field, value in found.items() if value is not None})
     except ValueError:  # no such network: compare with the published one

@@ -1,0 +1,25 @@
+"""Weights that come with the package, known by name; what they are good for: MODEL_CARD.md."""
+
+import hashlib
+import pathlib
+
+SHA256 = {
+    "msitf-small": "26b53c9ac7ba4e7527048190cf55ab4da549b57558d2b4e9a192cb16916c7e52",
+}
+
+
+def find(name):
+    """The file of weights in the package.
+
+    Args:
+      name: a key of `SHA256`.
+
+    Raises:
+      ValueError: it is not the file that was published.
+    """
+    path = pathlib.Path(__file__).parent / f"{name}.safetensors"
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if found != SHA256[name]:
+        fault = "is damaged" if found else "is missing"
+        raise ValueError(f"weights {name}: {path} {fault}, install msitf-jax again")
+    return path

@@ -1,0 +1,55 @@
+"""The weights in the package: whole, described, and better than a resize."""
+
+import hashlib
+import json
+
+import pytest
+
+from configs import msitf_small
+from msitf_jax import MSITFConfig, cli, weights
+from msitf_jax.weights import pretrained
+
+NAMES = list(pretrained.SHA256)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_are_described_and_small(name):
+    path = weights.find(name)
+    assert path.stat().st_size < 4 << 20
+    metadata = weights.read_metadata(name)
+    assert json.loads(metadata.pop("config")).keys() == vars(MSITFConfig()).keys()
+    assert metadata.keys() == {"degradation", "licence", "training_step", "trained_on"}
+    assert metadata["licence"] == "Apache-2.0"
+
+
+def test_the_small_network_is_that_of_its_configuration():
+    assert weights.load("msitf-small").config == MSITFConfig(**msitf_small.get_config().model)
+    assert weights.read_metadata("msitf-small")["degradation"] == msitf_small.get_config().data.degradation
+
+
+def test_a_name_is_as_good_as_a_file(capsys, tmp_path):
+    assert cli.main(["info", "msitf-small"]) == 0
+    by_name = capsys.readouterr().out
+    assert cli.main(["info", str(weights.find("msitf-small"))]) == 0
+    assert capsys.readouterr().out == by_name
+    assert "degradation  bi" in by_name
+
+    assert cli.main(["convert", "msitf-small", str(tmp_path / "copy.safetensors"), "--half"]) == 0
+    assert (tmp_path / "copy.safetensors").read_bytes() == weights.find("msitf-small").read_bytes()
+
+
+@pytest.mark.parametrize(("content", "fault"), [(None, "is missing"), (b"damaged", "is damaged")])
+def test_a_file_other_than_the_published_one_is_refused(content, fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "__init__.py"))
+    if content is not None:
+        (tmp_path / "msitf-small.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"weights msitf-small: .*msitf-small.safetensors {fault}, install"):
+        weights.load("msitf-small")
+    monkeypatch.setitem(pretrained.SHA256, "msitf-small", hashlib.sha256(b"damaged").hexdigest())
+    if content is not None:
+        assert pretrained.find("msitf-small").read_bytes() == b"damaged"
+
+
+def test_an_unknown_name_is_answered_with_those_there_are():
+    with pytest.raises(ValueError, match="weights msitf-large: no such file, and no such name, expected one of msitf-"):
+        weights.load("msitf-large")

@@ -40,7 +40,9 @@ def test_upscale_as_script_and_as_command_do_the_same(clip, tmp_path, capsys, mo
     assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
     captured = capsys.readouterr()
     assert "out: 5 frames, 64x48, 50 frames/s" in captured.out
-    assert "trilinear only resizes: no network is used" in captured.err
+    assert "preparing the network for frames of 16x12" in captured.err
+    assert cli.main(["upscale", str(clip), str(tmp_path / "c.mkv"), "--weights=trilinear"]) == 0
+    assert "trilinear only resizes: no network is used" in capsys.readouterr().err
 
 
 def test_an_interruption_is_status_130(clip, tmp_path, capsys, monkeypatch):

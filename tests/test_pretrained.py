@@ -32,7 +32,7 @@ def test_a_name_is_as_good_as_a_file(capsys, tmp_path):
     by_name = capsys.readouterr().out
     assert cli.main(["info", str(weights.find("msitf-small"))]) == 0
     assert capsys.readouterr().out == by_name
-    assert "degradation  bi" in by_name
+    assert by_name.startswith("parameters     692,394\n")
 
     assert cli.main(["convert", "msitf-small", str(tmp_path / "copy.safetensors"), "--half"]) == 0
     assert (tmp_path / "copy.safetensors").read_bytes() == weights.find("msitf-small").read_bytes()

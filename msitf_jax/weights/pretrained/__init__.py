@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 
 SHA256 = {
-    "msitf-small": "26b53c9ac7ba4e7527048190cf55ab4da549b57558d2b4e9a192cb16916c7e52",
+    "msitf-small": "cfcd0f65cda2dd37962845316cbc5a20b0a8125be83732b45e43d668d4ca1fc6",
 }
 
 

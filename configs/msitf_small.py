@@ -2,10 +2,10 @@
 
     python train.py --config=configs/msitf_small.py --workdir=runs/msitf_small --config.data.dir=DATA
 
-692,394 parameters; the weights `msitf-small` were trained with this, see MODEL_CARD.md: 23.81 dB PSNR-Y on calendar and
-walk of Vid4 (`bi`), 72 minutes on two CPU cores. Its size was chosen to upscale a window of 4 frames of 180x144 in under
-3 s there (`python -m benchmarks.network --config=msitf_small`). Measured in one run with `interpolation="first"`, matrix
-products at 292 to 320 GFLOP/s:
+692,394 parameters; the weights `msitf-small` were trained with this, see MODEL_CARD.md: 23.81 dB PSNR-Y on calendar
+and walk of Vid4 (`bi`), 72 minutes on two CPU cores. Its size was chosen to upscale a window of 4 frames of 180x144 in
+under 3 s there (`python -m benchmarks.network --config=msitf_small`). Measured in one run with
+`interpolation="first"`, matrix products at 292 to 320 GFLOP/s:
 
     channels  offset groups  trunk groups  GFLOP  seconds
     32        4              2             461    3.5

@@ -42,7 +42,7 @@ def clip(tmp_path):
 
 
 def run(source, output, **options):
-    return job.run(source, output, progress=False, **options)
+    return job.run(source, output, progress=False, **{"weights": "trilinear"} | options)
 
 
 def stop_after(windows, monkeypatch):
@@ -147,7 +147,7 @@ def test_a_killed_job_keeps_its_finished_segments(tmp_path):
     whole, output, part = tmp_path / "whole.mp4", tmp_path / "out.mp4", tmp_path / "out.mp4.part"
 
     def start(path):
-        command = [sys.executable, ROOT / "upscale.py", source, path]
+        command = [sys.executable, ROOT / "upscale.py", source, path, "--weights=trilinear"]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     with start(output) as process:
@@ -265,7 +265,7 @@ def test_a_file_cut_off_is_taken_as_far_as_it_goes(tmp_path, capsys):
     source = tmp_path / "cut.mkv"
     content = whole.read_bytes()
     source.write_bytes(content[: len(content) * 2 // 3])
-    summary = job.run(source, tmp_path / "out.mp4")
+    summary = job.run(source, tmp_path / "out.mp4", weights="trilinear")
     assert 5 < summary.frames_in < 20
     assert summary.frames_out == 2 * summary.frames_in - 1
     assert "cut.mkv is damaged" in capsys.readouterr().err
@@ -319,7 +319,7 @@ def _other_network(folder):
         (lambda folder: ["clip.mkv", "out.mp4", "--start=9", "--end=8"], "expected 0 <= start < end"),
         (lambda folder: ["clip.mkv", "out.mp4", "--compare=absent/page.html"], "its folder must exist and be writable"),
         (
-            lambda folder: ["clip.mkv", "out.mp4", "--compute_dtype=bfloat16"],
+            lambda folder: ["clip.mkv", "out.mp4", "--weights=trilinear", "--compute_dtype=bfloat16"],
             "`compute_dtype` (='bfloat16') is for",
         ),
         (lambda folder: [folder / "empty", "out.mp4"], "no frames in this folder"),
@@ -346,7 +346,7 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, said, tmp_path, monke
 
 def test_too_little_space_is_said_before_work_starts(clip, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(job.shutil, "disk_usage", lambda path: job.shutil._ntuple_diskusage(1000, 1000, 100))
-    assert upscale.main([str(clip), str(tmp_path / "out.mp4")]) == 2
+    assert upscale.main([str(clip), str(tmp_path / "out.mp4"), "--weights=trilinear"]) == 2
     assert "out.mp4: 0 MB are free there, expected at least" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4.part").exists()
 
@@ -357,7 +357,7 @@ def test_space_that_runs_out_leaves_work_to_go_on_with(clip, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(sinks.joining, "join", full)
-        assert upscale.main([str(clip), str(tmp_path / "out.mp4")]) == 2
+        assert upscale.main([str(clip), str(tmp_path / "out.mp4"), "--weights=trilinear"]) == 2
     assert "no space left; what is finished is kept, the same command goes on" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4").exists()
     assert run(clip, tmp_path / "out.mp4").frames_out == 17
@@ -385,7 +385,7 @@ def test_a_disk_that_is_full_is_told_and_work_goes_on_when_there_is_space(tmp_pa
 @pytest.mark.slow
 def test_a_disk_that_cannot_be_written_to_is_told(clip, tmp_path, capsys):
     with mounted(tmp_path / "disk", "-o", "ro"):
-        assert upscale.main([str(clip), str(tmp_path / "disk" / "out.mp4")]) == 2
+        assert upscale.main([str(clip), str(tmp_path / "disk" / "out.mp4"), "--weights=trilinear"]) == 2
     assert "out.mp4: its folder must exist and be writable" in capsys.readouterr().err
 
 

@@ -13,11 +13,10 @@ from flax import nnx
 from msitf_jax import weights
 from msitf_jax.model.precision import narrow
 from msitf_jax.model.swin import WINDOW
-from msitf_jax.ops.resize import BASES
+from msitf_jax.ops.resize import BASES as BASELINES
 
 # At 16 pixels from a cut networks so far differ from the whole frame by under 0.001 of 255.
 NETWORK_MARGIN = 24
-BASELINES = BASES
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 

@@ -140,7 +140,7 @@ def main(network, dtype="float64"):
             result["eval"] = {"dtype": str(outputs.dtype), "off": int(np.abs(outputs - by_hand).max())}
             result["eval"]["collectives"] = collectives(eval_step.lower(run.params, there).compile().as_text())
             eleven = Clips(11)
-            scores, pictures = validation.Validation(eleven, mesh)(eval_step, run.params)
+            scores, pictures = validation.Validation(eleven, mesh, "trilinear")(eval_step, run.params)
             scored = [score_outputs(output, clip["high"]) for output, clip in zip(outputs, eleven, strict=False)]
             wanted = {name: np.mean([clip[name] for clip in scored]) for name in validation.NAMES}
             result["validation"] = max(abs(scores[name] / wanted[name] - 1) for name in wanted)

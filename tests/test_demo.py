@@ -24,7 +24,7 @@ def test_a_clip_is_upscaled_scored_and_compared(weight_file, tmp_path):
     scores = demo.show(tmp_path / "demo", weight_file, frames=7, height=32, width=48)
     truth = synthetic.clip(demo.SEED, frames=7, height=32, width=48)
     given = np.stack([degrade(frame, "bi") for frame in truth[::2]])
-    written = [cv2.imread(str(path))[..., ::-1] for path in sorted((tmp_path / "demo" / "input").iterdir())]
+    written = [cv2.imread(str(path))[..., ::-1] for path in sorted((tmp_path / "demo" / "test_patterns").iterdir())]
     np.testing.assert_array_equal(written, given)
     for name, found in scores.items():
         wanted = score_outputs(methods.method(name)(given), truth)

@@ -141,8 +141,8 @@ def test_both_frames_are_aligned_each_to_the_other():
         return both.align(a, both.align.prepare(a), b)
 
     a, b = features[:, 0], features[:, 1]
-    wanted = jnp.concatenate([aligned(both, a, b), aligned(both, b, a)], -1) @ both.fusion.kernel[0, 0]
-    np.testing.assert_allclose(out[:, 1], wanted + both.fusion.bias[...], rtol=0, atol=1e-6)
+    wanted = both.fusion(jnp.concatenate([aligned(both, a, b), aligned(both, b, a)], -1))
+    np.testing.assert_allclose(out[:, 1], wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("base", BASES)

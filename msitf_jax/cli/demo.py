@@ -40,7 +40,7 @@ def show(folder, weights, *, frames=25, height=256, width=448):
     """Upscales a clip that is drawn in full and made small, and scores weights and baselines on it.
 
     Args:
-      folder: gets `input/*.png`, `upscaled.mp4` and `compare.html`; what an earlier call left there is replaced.
+      folder: gets `test_patterns/*.png`, `upscaled.mp4` and `compare.html`, in place of an earlier call's.
       weights: see `msitf_jax.methods.method`.
       frames, height, width: of the clip in full.
 
@@ -53,11 +53,11 @@ def show(folder, weights, *, frames=25, height=256, width=448):
     """
     contenders = {name: methods.method(name) for name in (*methods.BASELINES, weights)}
     truth = synthetic.clip(SEED, frames=frames, height=height, width=width)
-    (folder / "input").mkdir(parents=True, exist_ok=True)
+    small, large, page = (folder / name for name in ("test_patterns", "upscaled.mp4", "compare.html"))
+    small.mkdir(parents=True, exist_ok=True)
     for number, frame in enumerate(truth[::2]):
-        atomic.write_image(folder / "input" / f"{number:04}.png", degrade(frame, job.DEFAULT_DEGRADATION))
-    page = folder / "compare.html"
-    done = job.run(folder / "input", folder / "upscaled.mp4", weights=weights, fps=RATE, compare=page, overwrite=True)
+        atomic.write_image(small / f"{number:04}.png", degrade(frame, job.DEFAULT_DEGRADATION))
+    done = job.run(small, large, weights=weights, fps=RATE, compare=page, overwrite=True)
     print(done.text)
     return {
         name: score_clip(truth, method, degradation=job.DEFAULT_DEGRADATION, rule="all")

@@ -34,7 +34,9 @@ def find(name_or_path):
         return pretrained.find(str(name_or_path))
     path = pathlib.Path(name_or_path)
     if not path.is_file():
-        raise ValueError(f"weights {path}: no such file, and no such name, expected one of {_names()}")
+        raise ValueError(
+            f"weights {path}: no such file, and no such name, expected one of {', '.join(pretrained.SHA256)}"
+        )
     return path
 
 
@@ -155,10 +157,6 @@ def _with_sorted_header(content):
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header + content[8 + length :]
-
-
-def _names():
-    return ", ".join(pretrained.SHA256)
 
 
 def _rounded(path, name, tensor):

@@ -15,7 +15,7 @@ from msitf_jax.model.precision import narrow
 from msitf_jax.model.swin import WINDOW
 from msitf_jax.ops.resize import BASES as BASELINES
 
-# At 16 pixels from a cut networks so far differ from the whole frame by under 0.001 of 255.
+# So far from a cut msitf-small differed from the whole frame by at most 0.05 of 255, in seven tiles of a 448x256 frame.
 NETWORK_MARGIN = 24
 COMPUTE_DTYPES = ("float32", "bfloat16")
 

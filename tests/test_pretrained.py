@@ -5,8 +5,11 @@ import json
 import pytest
 
 from configs import msitf_small
-from msitf_jax import MSITFConfig, cli, weights
+from msitf_jax import MSITFConfig, cli, methods, weights
+from msitf_jax.evaluation.benchmark import evaluate
+from msitf_jax.evaluation.clips import find_clips
 from msitf_jax.weights import pretrained
+from tests.conftest import shared
 
 NAMES = list(pretrained.SHA256)
 
@@ -50,3 +53,12 @@ def test_a_file_other_than_the_published_one_is_refused(content, fault, tmp_path
 def test_an_unknown_name_is_answered_with_those_there_are():
     with pytest.raises(ValueError, match="weights msitf-large: no such file, and no such name, expected one of msitf-"):
         weights.load("msitf-large")
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_the_model_card():
+    clips, _ = find_clips("vid4", shared("data/vid4"))
+    found = evaluate(clips, methods.method("msitf-small"), degradation="bi", rule="published", progress=False)["clips"]
+    for clip, psnr_y, ssim_y in (("calendar", 21.178, 0.6445), ("walk", 26.435, 0.8205)):
+        assert found[clip]["psnr_y"] == pytest.approx(psnr_y, abs=1e-3)
+        assert found[clip]["ssim_y"] == pytest.approx(ssim_y, abs=1e-4)

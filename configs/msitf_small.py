@@ -4,8 +4,8 @@
 
 692,394 parameters; the weights `msitf-small` were trained with this, see MODEL_CARD.md: 23.81 dB PSNR-Y on calendar
 and walk of Vid4 (`bi`), 72 minutes on two CPU cores. Its size was chosen to upscale a window of 4 frames of 180x144 in
-under 3 s there (`python -m benchmarks.network --config=msitf_small`: 2.98 s, 265 GFLOP, matrix products at 293 GFLOP/s). Measured in
-one earlier run with `interpolation="first"`, at 292 to 320 GFLOP/s:
+under 3 s there: 2.98 s, 265 GFLOP, products at 293 GFLOP/s (`python -m benchmarks.network --config=msitf_small`).
+Measured in one earlier run with `interpolation="first"`, at 292 to 320 GFLOP/s:
 
     channels  offset groups  trunk groups  GFLOP  seconds
     32        4              2             461    3.5

@@ -14,7 +14,7 @@ import numpy as np
 
 from input_pipeline.degradation import SCALE, degrade
 from msitf_jax import atomic, methods
-from msitf_jax.evaluation import benchmark, report
+from msitf_jax.evaluation import benchmark
 from msitf_jax.evaluation.clips import Septuplet, find_clips
 
 DEGRADATION = "bi"
@@ -70,14 +70,21 @@ def main():
 
 
 def print_scores(clips, rows):
-    """A Markdown table: a row for each method and clip, or only the mean of more than a few."""
+    """A Markdown table: a row for each method and clip, or the mean of more than a few; and how many beat bicubic."""
     print("\n| clips | weights | PSNR-Y | SSIM-Y | at input frames | synthesised |\n|---|---|---|---|---|---|")
+    found = {}
     for name, method in rows.items():
-        scores = benchmark.evaluate(clips, method, degradation=DEGRADATION, rule="published")
+        scores = found[name] = benchmark.evaluate(clips, method, degradation=DEGRADATION, rule="published")
         shown = scores["clips"] if len(clips) <= FEW else {}
         for title, row in (shown | {f"mean of {len(clips)}": scores["mean"]}).items():
             psnr = [f"{row[key]:.3f}" for key in ("psnr_y", "psnr_y_input", "psnr_y_synthesized")]
             print(f"| {title} | {name} | {psnr[0]} | {row['ssim_y']:.4f} | {psnr[1]} | {psnr[2]} |", flush=True)
+    ours, bicubic = found[name]["clips"], found["bicubic"]["clips"]
+    print()
+    for key in ("psnr_y", "ssim_y"):
+        gains = [ours[clip][key] - bicubic[clip][key] for clip in ours]
+        above = sum(gain > 0 for gain in gains)
+        print(f"{name} is above bicubic in {key} on {above} of {len(gains)} clips, by {min(gains):.4f} at least")
 
 
 def draw(example, root, rows):
@@ -95,7 +102,18 @@ def draw(example, root, rows):
         title: frame[top : top + height, left : left + width].repeat(ENLARGED, 0).repeat(ENLARGED, 1)
         for title, frame in ({first: given} | outputs | {"truth": truth[example.frame]}).items()
     }
-    return report.side_by_side(columns)
+    return beside(columns)
+
+
+def beside(columns):
+    """Frames of one size beside one another under their titles: `{title: [H, W, 3] uint8 RGB}` to one such picture."""
+    panels = []
+    for title, frame in columns.items():
+        panel = np.full((frame.shape[0] + 28, frame.shape[1], 3), 255, np.uint8)
+        panel[28:] = frame
+        cv2.putText(panel, title, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        panels.append(panel)
+    return np.concatenate(panels, axis=1)
 
 
 def jpeg(frame, quality):

@@ -1,8 +1,6 @@
-"""Tables, JSON and pictures of scores."""
+"""Tables and JSON of scores."""
 
 import json
-
-import numpy as np
 
 from msitf_jax.evaluation import report
 
@@ -30,11 +28,3 @@ def test_json_is_strict_and_whole(tmp_path):
     scores = json.loads(path.read_text(), parse_constant=lambda name: 1 / 0)["clips"]["one"]
     assert scores == SCORES | {"psnr_y_input": None}
     assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
-
-
-def test_side_by_side_keeps_the_frames():
-    a, b = np.full((5, 40, 3), 10, np.uint8), np.full((5, 40, 3), 20, np.uint8)
-    picture = report.side_by_side({"left": a, "right": b})
-    assert picture.shape == (33, 80, 3)
-    np.testing.assert_array_equal(picture[-5:], np.concatenate([a, b], 1))
-    assert picture[:28, :40].min() < 128

@@ -1,10 +1,7 @@
-"""Scores for people (a table, a picture) and for programs (JSON)."""
+"""Scores for people (a table) and for programs (JSON)."""
 
 import json
 import math
-
-import cv2
-import numpy as np
 
 from msitf_jax import atomic
 
@@ -46,21 +43,3 @@ def _finite(value):
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def side_by_side(columns):
-    """Frames beside one another under their titles.
-
-    Args:
-      columns: `{title: [H, W, 3] uint8 RGB}`, all of one size.
-
-    Returns:
-      `[H + 28, sum of widths, 3]` uint8 RGB.
-    """
-    panels = []
-    for title, frame in columns.items():
-        panel = np.full((frame.shape[0] + 28, frame.shape[1], 3), 255, np.uint8)
-        panel[28:] = frame
-        cv2.putText(panel, title, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-        panels.append(panel)
-    return np.concatenate(panels, axis=1)

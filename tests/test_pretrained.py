@@ -59,6 +59,6 @@ def test_an_unknown_name_is_answered_with_those_there_are():
 def test_scores_are_those_of_the_model_card():
     clips, _ = find_clips("vid4", shared("data/vid4"))
     found = evaluate(clips, methods.method("msitf-small"), degradation="bi", rule="published", progress=False)["clips"]
-    for clip, psnr_y, ssim_y in (("calendar", 21.178, 0.6445), ("walk", 26.435, 0.8205)):
+    for clip, psnr_y, ssim_y in (("calendar", 21.305, 0.6565), ("walk", 26.626, 0.8283)):
         assert found[clip]["psnr_y"] == pytest.approx(psnr_y, abs=1e-3)
         assert found[clip]["ssim_y"] == pytest.approx(ssim_y, abs=1e-4)

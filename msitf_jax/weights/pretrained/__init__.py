@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 
 SHA256 = {
-    "msitf-small": "cfcd0f65cda2dd37962845316cbc5a20b0a8125be83732b45e43d668d4ca1fc6",
+    "msitf-small": "b35a9984f9e8e6047d05d16309a01ef9f90b1de536e0ece29dffb958c55a8cbc",
 }
 
 

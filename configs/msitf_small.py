@@ -3,8 +3,8 @@
     python train.py --config=configs/msitf_small.py --workdir=runs/msitf_small --config.data.dir=DATA
 
 692,394 parameters. The weights `msitf-small` were trained with this for 72 minutes on two CPU cores, then with larger
-crops for 85 more, see MODEL_CARD.md: 23.97 dB PSNR-Y on calendar and walk of Vid4 (`bi`). The size was chosen to upscale
-a window of 4 frames of 180x144 in under 3 s there: 2.98 s, 265 GFLOP, products at 293 GFLOP/s
+crops for 85 more, see MODEL_CARD.md: 23.97 dB PSNR-Y on calendar and walk of Vid4 (`bi`). Its size was chosen to
+upscale a window of 4 frames of 180x144 in under 3 s there: 2.98 s, 265 GFLOP, products at 293 GFLOP/s
 (`python -m benchmarks.network --config=msitf_small`). Measured in one earlier run with `interpolation="first"`, at 292
 to 320 GFLOP/s:
 

@@ -7,6 +7,7 @@ import pytest
 from absl import flags
 from ml_collections import config_dict, config_flags
 
+from benchmarks import choices
 from configs import msitf
 from input_pipeline.loader import DataConfig
 from msitf_jax import MSITFConfig
@@ -89,3 +90,16 @@ def test_placeholders_stay_unset_where_nothing_is_given():
     assert config.batch_size == 8
     assert config.ema_decay is None
     assert isinstance(config, config_dict.ConfigDict)
+
+
+@pytest.mark.parametrize("row", choices.ROWS)
+def test_what_the_benchmark_compares_is_the_small_network_but_for_its_row(row, monkeypatch):
+    commands = []
+    monkeypatch.setattr(choices.subprocess, "run", lambda command, **_: commands.append(command))
+    base, interpolation = row.split(",")
+    choices.train("folder", "clips", base, interpolation)
+    found = parse(ROOT / "configs/msitf_small.py", *(flag for flag in commands[0] if flag.startswith("--config.")))
+    configuration.check(found)
+    expected = load(ROOT / "configs/msitf_small.py").model
+    expected.update(base=base, interpolation=interpolation)
+    assert found.model.to_dict() == expected.to_dict()

@@ -77,14 +77,19 @@ def print_scores(clips, rows):
         scores = found[name] = benchmark.evaluate(clips, method, degradation=DEGRADATION, rule="published")
         shown = scores["clips"] if len(clips) <= FEW else {}
         for title, row in (shown | {f"mean of {len(clips)}": scores["mean"]}).items():
-            psnr = [f"{row[key]:.3f}" for key in ("psnr_y", "psnr_y_input", "psnr_y_synthesized")]
-            print(f"| {title} | {name} | {psnr[0]} | {row['ssim_y']:.4f} | {psnr[1]} | {psnr[2]} |", flush=True)
+            print(f"| {title} | {name} | {cells(row)} |", flush=True)
     ours, bicubic = found[name]["clips"], found["bicubic"]["clips"]
     print()
     for key in ("psnr_y", "ssim_y"):
         gains = [ours[clip][key] - bicubic[clip][key] for clip in ours]
         above = sum(gain > 0 for gain in gains)
         print(f"{name} is above bicubic in {key} on {above} of {len(gains)} clips, by {min(gains):.4f} at least")
+
+
+def cells(scores):
+    """PSNR-Y, SSIM-Y, PSNR-Y at input frames and at synthesised ones, as cells of a Markdown table."""
+    psnr = [f"{scores[key]:.3f}" for key in ("psnr_y", "psnr_y_input", "psnr_y_synthesized")]
+    return f"{psnr[0]} | {scores['ssim_y']:.4f} | {psnr[1]} | {psnr[2]}"
 
 
 def draw(example, root, rows):

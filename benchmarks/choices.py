@@ -2,7 +2,7 @@
 
 Trains one small network for each row of MODEL_CARD.md's table, all from one seed, on the same crops in the same order
 and for the same number of steps, and scores it on Vid4 by `bi` and `--frames=published`. 18 minutes a row on one core;
-`--only=BASE,INTERPOLATION` trains one of them.
+`--only=BASE+INTERPOLATION` trains one of them.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from msitf_jax.evaluation import benchmark
 from msitf_jax.evaluation.clips import find_clips
 
 ROOT = pathlib.Path(__file__).parent.parent
-ROWS = ("trilinear,first", "bicubic,first", "bicubic,mean", "bicubic,both")  # model.base and model.interpolation
+ROWS = ("trilinear+first", "bicubic+first", "bicubic+mean", "bicubic+both")  # model.base and model.interpolation
 STEPS = 950
 
 
@@ -33,7 +33,7 @@ def main():
     print("| base | interpolation | PSNR-Y | SSIM-Y | at input frames | synthesised | minutes |")
     print("|---|---|---|---|---|---|---|")
     for row in [options.only] if options.only else ROWS:
-        base, interpolation = row.split(",")
+        base, interpolation = row.split("+")
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             train(folder, options.data_dir, base, interpolation)

@@ -96,7 +96,7 @@ def test_placeholders_stay_unset_where_nothing_is_given():
 def test_what_the_benchmark_compares_is_the_small_network_but_for_its_row(row, monkeypatch):
     commands = []
     monkeypatch.setattr(choices.subprocess, "run", lambda command, **_: commands.append(command))
-    base, interpolation = row.split(",")
+    base, interpolation = row.split("+")
     choices.train("folder", "clips", base, interpolation)
     found = parse(ROOT / "configs/msitf_small.py", *(flag for flag in commands[0] if flag.startswith("--config.")))
     configuration.check(found)

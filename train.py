@@ -23,7 +23,11 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main(arguments):
     """Returns the exit status: 0, or 2 with one sentence on standard error."""
-    from msitf_jax.training import loop  # takes seconds: what is wrong on the command line is told before
+    # These take seconds: what is wrong on the command line is told before.
+    from jax.errors import JaxRuntimeError
+
+    from msitf_jax.cli import out_of_memory
+    from msitf_jax.training import loop
 
     # The libraries tell everything they do; and of what fails, which is told below, they print tracebacks.
     absl.logging.set_verbosity(absl.logging.FATAL)
@@ -38,6 +42,9 @@ def main(arguments):
         loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     except (ValueError, OSError, loop.NotFinite) as error:
         print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, JaxRuntimeError) as error:
+        print(f"train.py: {out_of_memory(error)}", file=sys.stderr)
         return 2
     return 0
 

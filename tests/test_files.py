@@ -35,6 +35,7 @@ def test_saved_is_loaded_bit_for_bit(model, tmp_path):
     assert_equal(weights.load(tmp_path / "a.safetensors"), model)
     metadata = weights.read_metadata(tmp_path / "a.safetensors")
     assert json.loads(metadata.pop("config"))["stochastic_depth"] == 0.2
+    assert len(metadata.pop("sha256")) == 64
     assert metadata == {"degradation": "bi", "licence": "CC0-1.0", "training_step": "7"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
@@ -101,6 +102,7 @@ def test_half_precision_and_notes(model, tmp_path):
         np.testing.assert_array_equal(b, np.asarray(a, np.float16).astype(np.float32))
     metadata = weights.read_metadata(half)
     assert json.loads(metadata.pop("config")) == dataclasses.asdict(TINY)
+    assert len(metadata.pop("sha256")) == 64
     assert metadata == {"degradation": "bi", "licence": "CC0-1.0", "training_step": "a=b"}
 
 

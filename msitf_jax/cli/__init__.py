@@ -2,7 +2,13 @@
 
 import argparse
 import importlib
+import os
 import sys
+
+from msitf_jax.limits import MAX_PIXELS
+
+# OpenCV's own limit is sixteen times as high, and read when it is imported.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 
 COMMANDS = {
     "upscale": "a video, four times the size and twice the frame rate",
@@ -38,6 +44,8 @@ def run(command, arguments, *, prog):
     Returns:
       The exit status: 0, 2 with one sentence on standard error, or 130 if it was stopped.
     """
+    from jax.errors import JaxRuntimeError  # `msitf --help` does without JAX
+
     parser = argparse.ArgumentParser(prog=prog, description=command.__doc__)
     command.add_arguments(parser)
     options = parser.parse_args(arguments)
@@ -46,7 +54,16 @@ def run(command, arguments, *, prog):
     except (ValueError, OSError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, JaxRuntimeError) as error:
+        print(f"{prog}: {out_of_memory(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
         print(f"{prog}: {stop or 'stopped'}", file=sys.stderr)
         return 130
     return 0
+
+
+def out_of_memory(error):
+    """What a `MemoryError` or an error of JAX's devices is told as: one sentence."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"there is too little memory for this, or a device failed ({reason})"

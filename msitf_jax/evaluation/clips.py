@@ -7,6 +7,7 @@ import numpy as np
 
 from input_pipeline import septuplets
 from input_pipeline.png import frame_order, read_png
+from msitf_jax.limits import MAX_PIXELS
 
 VID4 = ("calendar", "city", "foliage", "walk")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -78,7 +79,7 @@ def read_frame(path):
     except cv2.error:  # such as sizes that no image has
         frame = None
     if frame is None:
-        raise ValueError(f"frame {path}: not a readable image")
+        raise ValueError(f"frame {path}: not a readable image of at most {MAX_PIXELS:,} pixels")
     if frame.dtype != np.uint8:
         raise ValueError(f"frame {path}: is {frame.dtype}, expected 8 bits a channel")
     if frame.ndim == 2:

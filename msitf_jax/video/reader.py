@@ -16,13 +16,19 @@ import re
 import av
 import numpy as np
 
+from msitf_jax.limits import MAX_PIXELS
 from msitf_jax.video.layout import Layout
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 FOLDER_RATE = fractions.Fraction(24)
 # What FFmpeg opens other files for, or takes text for a picture of it.
 _REFUSED = {"avisynth", "concat", "dash", "hls", "image2", "imf", "mlv", "rtsp", "sdp", "tty", "vapoursynth", "vobsub"}
-_ONE_FILE = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(av.formats_available - _REFUSED))}
+_DECODER = {"max_pixels": str(MAX_PIXELS)}
+_ONE_FILE = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(sorted(av.formats_available - _REFUSED)),
+    **_DECODER,  # for what is decoded to find out what there is
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +107,7 @@ class VideoFile(Source):
             stream = video_stream(container, path)
             first = next(self._decode(container, stream), None)
             if first is None:
-                raise ValueError(f"input {path}: no frame of its video can be decoded")
+                raise ValueError(f"input {path}: no frame of at most {MAX_PIXELS:,} pixels can be decoded")
             self._layout = Layout.of(first, path)
             self.time_base = stream.time_base
             self.rate = stream.average_rate or stream.guessed_rate or FOLDER_RATE
@@ -179,7 +185,7 @@ class VideoFile(Source):
             yield from self._decode(container, video_stream(container, self.path))
 
     def _decode(self, container, stream):
-        self._trouble, stream.thread_type = None, "AUTO"
+        self._trouble, stream.thread_type, stream.codec_context.options = None, "AUTO", _DECODER
         packets = container.demux(stream)
         while True:
             try:
@@ -247,9 +253,12 @@ class ImageFolder(Source):
         try:
             # By bytes and not by name, in which FFmpeg would take %d for a number.
             with av.open(io.BytesIO(path.read_bytes()), options=_ONE_FILE) as container:
+                container.streams.video[0].codec_context.options = _DECODER
                 return next(container.decode(video=0))
         except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
-            raise ValueError(f"frame {path}: not a readable image ({_reason(error)})") from None
+            raise ValueError(
+                f"frame {path}: not a readable image of at most {MAX_PIXELS:,} pixels ({_reason(error)})"
+            ) from None
 
 
 def video_stream(container, path):

@@ -3,6 +3,7 @@
 Both keep what is finished in the job's folder, where `open` counts it.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -39,21 +40,20 @@ class VideoSink:
         self._folder, self._segment, self._finished = None, None, []
 
     def open(self, folder):
-        """Counts the frames in finished segments in a folder, and removes what was not finished."""
+        """Counts the frames in finished segments in a folder, and removes what was not finished or is damaged."""
         self._folder, frames = pathlib.Path(folder), 0
-        for note in sorted(self._folder.glob("[0-9]*.json")):
-            frames += json.loads(note.read_text())["frames"]
-            self._finished.append(note.with_suffix(".nut"))
-        for path in self._folder.glob("*.nut*"):
-            if path not in self._finished:
+        while (held := _frames_of_segment(self._next)) is not None:
+            frames += held
+            self._finished.append(self._next)
+        for path in self._folder.glob("[0-9]*"):
+            if path.with_suffix(".nut") not in self._finished:
                 path.unlink()
         return frames
 
     def write(self, pixels, time):
         """Encodes `[H, W, 3]` integers, to be shown at `time`, in half ticks of the source."""
         if self._segment is None:
-            path = self._folder / f"{len(self._finished):05}.nut"
-            self._segment = writer.SegmentWriter(path, self._encoding)
+            self._segment = writer.SegmentWriter(self._next, self._encoding)
         self._segment.write(pixels, time)
 
     def end_window(self):
@@ -67,7 +67,7 @@ class VideoSink:
             return
         segment, self._segment = self._segment, None
         path = segment.close()
-        note = json.dumps({"frames": segment.frames}).encode()
+        note = json.dumps({"frames": segment.frames, "sha256": _digest(segment.frames, path)}).encode()
         atomic.write(path.with_suffix(".json"), lambda file: file.write(note))
         self._finished.append(path)
 
@@ -86,8 +86,28 @@ class VideoSink:
         os.replace(self._joined, self._output)
 
     @property
+    def _next(self):
+        return self._folder / f"{len(self._finished):05}.nut"
+
+    @property
     def _joined(self):
         return self._folder / f"joined{self._output.suffix}"
+
+
+def _frames_of_segment(path):
+    """How many frames a segment holds; None if it is missing, unfinished or damaged."""
+    try:
+        note = json.loads(path.with_suffix(".json").read_bytes())
+        return note["frames"] if note["sha256"] == _digest(note["frames"], path) else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _digest(frames, path):
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(str(frames).encode())
+    return digest.hexdigest()
 
 
 class FolderSink:

@@ -216,6 +216,8 @@ def _checked(frames):
             raise ValueError(
                 f"`frames[{index}]` is {frame.dtype} {list(frame.shape)}, expected uint8, uint16 or float32 [h, w, 3]"
             )
+        if not np.isfinite(frame).all():
+            raise ValueError(f"`frames[{index}]` holds NaN or infinite numbers, expected 0..1")
         found = f"{frame.dtype} {list(frame.shape)}"
         expected = expected or found
         if found != expected:

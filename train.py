@@ -51,6 +51,7 @@ def main(arguments):
 
 def _parse(arguments):
     """Reads the command line and the configuration file, which is a program and may raise anything."""
+    file = next((word for word in arguments if word.startswith("--config=")), "--config")
     try:
         rest = flags.FLAGS(arguments)
         _CONFIG.value.keys()  # a missing file is noticed at the first look
@@ -58,10 +59,12 @@ def _parse(arguments):
     except (AttributeError, KeyError) as error:
         while error.args and isinstance(error.args[0], Exception):
             error = error.args[0]
-        reason = f"--config has no field {' '.join(str(error.args[0]).split())}"
+        reason = f"{file} has no field {' '.join(str(error.args[0]).split())}"
     except Exception as error:
         # Of several lines the last says what is wrong: the end of a traceback, or of the places that were searched.
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+        if not isinstance(error, flags.Error) or f"flag {file}:" in str(error):
+            reason = f"{file}: {reason}"
     print(f"train.py: {reason}", file=sys.stderr)
     sys.exit(2)
 

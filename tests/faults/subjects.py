@@ -141,7 +141,8 @@ def _digest(arrays):
 
 
 def _names(said, path):
-    return any(part in said for part in (str(path), *map(str, path.parents[:2])))
+    """Whether a sentence names the file, one of its folders, or an argument with its value."""
+    return re.search(r"`\w", said) or any(part in said for part in (str(path), *map(str, path.parents[:2])))
 
 
 def attempt(subject, path, folder):

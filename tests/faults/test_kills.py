@@ -1,4 +1,4 @@
-"""kill -9 at ten random moments each of training, preparation and upscaling: nothing finished is lost, the end the same."""
+"""kill -9 at ten random moments each of training, preparation and upscaling: nothing finished is lost."""
 
 import contextlib
 import os

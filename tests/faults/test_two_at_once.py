@@ -19,7 +19,7 @@ def test_a_second_run_in_a_workdir_is_told(tmp_path):
 
 @pytest.mark.slow
 def test_a_second_training_process_is_told_and_the_first_comes_to_its_end(tmp_path):
-    workdir, state, _ = training.uninterrupted()
+    workdir, _, _ = training.uninterrupted()
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(training.started(tmp_path / "run"))
         training.read_until(first, "compiling the training step")

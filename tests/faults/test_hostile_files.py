@@ -1,5 +1,6 @@
 """Files made to do harm: pickles that run commands, and small ones that declare to be enormous."""
 
+import contextlib
 import json
 import pickle
 import struct
@@ -12,7 +13,6 @@ import pytest
 
 from tests.faults.mutation import png_chunk
 from tests.training import ROOT
-from tests.video import noise, write_video
 
 LARGEST_GROWTH = 300  # MB, of the process while it refuses; the bombs would take gigabytes
 
@@ -68,8 +68,8 @@ def test_a_pickle_that_runs_a_command_does_not(archive, tmp_path):
         path.write_bytes(pickle.dumps(Command(f"touch {mark}")))
     assert "nothing was executed" in refused("convert", path, tmp_path / "out.safetensors")
     assert not mark.exists()
-    with pytest.raises((TypeError, RuntimeError)):  # as it would be without the program's care
-        torch.load(path, weights_only=False).keys() if archive else torch.load(path, weights_only=False)["x"]
+    with contextlib.suppress(Exception):
+        torch.load(path, weights_only=False)  # as it would be without the program's care
     assert mark.exists()
 
 
@@ -85,7 +85,7 @@ def png(width, height, rows):
 def test_frames_of_enormous_size(side, tmp_path):
     for clip in ("clips/one", "frames"):
         (tmp_path / clip).mkdir(parents=True)
-        for number in range(3):
+        for number in range(7):
             (tmp_path / clip / f"{number}.png").write_bytes(png(side, side, rows=200))
     said = refused("upscale", tmp_path / "frames", tmp_path / "out.mp4", "--weights=bicubic")
     assert "0.png: not a readable image of at most 67,108,864 pixels" in said
@@ -97,14 +97,9 @@ def test_frames_of_enormous_size(side, tmp_path):
 
 @pytest.mark.slow
 def test_a_video_of_enormous_size(tmp_path):
-    path = write_video(tmp_path / "clip.avi", noise(3), codec="rawvideo", pix_fmt="bgr24")
-    content = path.read_bytes()
-    for width, height in ((16, 12), (-12, 16)):
-        size, huge = struct.pack("<ii", width, height), struct.pack("<ii", 20_000, 20_000)
-        content = content.replace(size, huge)
-    assert struct.pack("<ii", 20_000, 20_000) in content
-    path.write_bytes(content)
-    assert "can be decoded" in refused("info", path)
+    path = tmp_path / "clip.y4m"
+    path.write_bytes(b"YUV4MPEG2 W20000 H20000 F25:1 C420\nFRAME\n" + bytes(100_000))
+    assert "no frame of at most 67,108,864 pixels can be decoded" in refused("info", path)
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
+from types import ModuleType
 
 COMMANDS = {
     "upscale": "a video, four times the size and twice the frame rate",
@@ -13,7 +15,7 @@ COMMANDS = {
 }
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `msitf COMMAND ...` and returns the exit status, see `run`."""
     parser = argparse.ArgumentParser(
         prog="msitf",
@@ -27,7 +29,7 @@ def main(arguments=None):
     return run(importlib.import_module(f"msitf_jax.cli.{command}"), arguments[1:], prog=f"msitf {command}")
 
 
-def run(command, arguments, *, prog):
+def run(command: ModuleType, arguments: Sequence[str] | None, *, prog: str) -> int:
     """Runs one command.
 
     Args:

@@ -11,20 +11,23 @@ import pathlib
 import pickle
 import struct
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from msitf_jax import atomic
+from msitf_jax.atomic import FilePath
 from msitf_jax.model.config import MSITFConfig
+from msitf_jax.model.msitf import MSITF
 from msitf_jax.weights import pretrained
 from msitf_jax.weights.torch_format import from_torch, infer_config, published_parameters, to_torch
 
 _TORCH_SUFFIXES = (".pth", ".pt")
 
 
-def find(name_or_path):
+def find(name_or_path: FilePath) -> pathlib.Path:
     """The file of weights that are given by a name, such as "msitf-small" (see `pretrained`), or by their path.
 
     Raises:
@@ -40,7 +43,7 @@ def find(name_or_path):
     return path
 
 
-def load(name_or_path):
+def load(name_or_path: FilePath) -> MSITF:
     """Reads a model from a `.safetensors` file of `save`, or from a published `.pth` file (needs PyTorch).
 
     Args:
@@ -67,7 +70,7 @@ def load(name_or_path):
         raise ValueError(f"weights {path}: {error}") from None
 
 
-def read_metadata(name_or_path):
+def read_metadata(name_or_path: FilePath) -> dict[str, str]:
     """What `save` noted in a safetensors file: `{name: string}`; empty for a `.pth` file, which has no such place.
 
     Raises:
@@ -77,7 +80,7 @@ def read_metadata(name_or_path):
     return _read_safetensors(path, only_metadata=True)[1] if path.suffix == ".safetensors" else {}
 
 
-def save(model, path, *, half=False, **metadata):
+def save(model: MSITF, path: FilePath, *, half: bool = False, **metadata: str) -> None:
     """Writes a model's weights as safetensors: to a temporary name first, so a file is there whole or not at all.
 
     The file says nothing about when, where or by whom it was written: equal weights and metadata are equal bytes.
@@ -109,7 +112,7 @@ def save(model, path, *, half=False, **metadata):
     atomic.write(path, lambda file: file.write(_with_sorted_header(content)))
 
 
-def save_torch(model, path):
+def save_torch(model: MSITF, path: FilePath) -> None:
     """Writes a model as a `.pth` state dict that the published network loads strictly; needs PyTorch.
 
     Raises:
@@ -127,7 +130,7 @@ def save_torch(model, path):
     atomic.write(path, lambda file: torch.save(tensors, file))
 
 
-def convert(source, target, *, half=False, notes=None):
+def convert(source: FilePath, target: FilePath, *, half: bool = False, notes: Mapping[str, str] | None = None) -> None:
     """Converts between `.pth` and `.safetensors`, as the target's ending says.
 
     Args:
@@ -148,7 +151,7 @@ def convert(source, target, *, half=False, notes=None):
         save_torch(model, target)
     else:
         kept = {name: note for name, note in read_metadata(source).items() if name != "config"}
-        save(model, target, half=half, **kept | (notes or {}))
+        save(model, target, half=half, **{**kept, **(notes or {})})
 
 
 def _with_sorted_header(content):

@@ -2,8 +2,10 @@
 
 import argparse
 import fractions
+import pathlib
 import subprocess
 import sys
+import tomllib
 
 import jax
 import numpy as np
@@ -41,6 +43,14 @@ def test_upscale_as_script_and_as_command_do_the_same(clip, tmp_path, capsys, mo
     assert "preparing the network for frames of 16x12" in captured.err
     assert cli.main(["upscale", str(clip), str(tmp_path / "c.mkv"), "--weights=trilinear"]) == 0
     assert "trilinear only resizes: no network is used" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_project(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    project = tomllib.loads((pathlib.Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"msitf {project['version']}\n"
 
 
 def test_an_interruption_is_status_130(clip, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -23,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="\n".join(f"{name:<10}{summary}" for name, summary in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    version = importlib.metadata.version("msitf-jax")
+    parser.add_argument("--version", action="version", version=f"msitf {version}")
     parser.add_argument("command", choices=COMMANDS, help="one of those below; msitf COMMAND --help tells more")
     arguments = sys.argv[1:] if arguments is None else arguments
     command = parser.parse_args(arguments[:1]).command

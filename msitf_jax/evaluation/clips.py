@@ -29,6 +29,11 @@ class FrameFolder:
     """The frames of one clip, in the order of the numbers in their names, read when asked for.
 
     `len(clip)` is how many there are, `clip[i]` one of them, `[H, W, 3]` uint8 RGB.
+
+    Attributes:
+      folder: where they are.
+      name: of the clip.
+      paths: of the frames, in order.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:

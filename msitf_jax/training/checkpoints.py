@@ -18,6 +18,9 @@ class Checkpoints:
 
     Saving goes on in the background, and a checkpoint counts only when all of it is on disk: a killed run finds the one
     before. Any mesh may restore what another one saved.
+
+    Attributes:
+      folder: where they are.
     """
 
     def __init__(self, workdir: FilePath, *, keep_last: int, keep_best: int) -> None:

@@ -32,6 +32,9 @@ class RunLog:
     uninterrupted: what was logged beyond the checkpoint is dropped, because those steps are done again. To TensorBoard
     it is hidden in the same way.
 
+    Attributes:
+      path: of metrics.jsonl.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as workdir, RunLog(workdir) as log:
     ...     log.scalars(120, {"train/loss": 4321.5, "train/psnr": float("inf")})

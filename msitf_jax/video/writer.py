@@ -200,7 +200,11 @@ def _is_pixel_format(name):
 
 
 class SegmentWriter:
-    """Encodes frames into a file of its own, which is there whole or not at all."""
+    """Encodes frames into a file of its own, which is there whole or not at all.
+
+    Attributes:
+      frames: how many it was given.
+    """
 
     def __init__(self, path: FilePath, encoding: Encoding) -> None:
         self.frames = 0

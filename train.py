@@ -11,17 +11,17 @@ from ml_collections import config_flags
 from msitf_jax.training.huge_pages import restart_with_huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Python file with get_config(); --config.a.b= sets a field.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and the result.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and the result.", required=True)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Several processes, one command each; Slurm and Open MPI are recognised by themselves."
 )
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Elsewhere: HOST:PORT of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Elsewhere: how many processes there are.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Elsewhere: which of them this is, from 0.")
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flag_as_required("config")
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     """Returns the exit status: 0, or 2 with one sentence on standard error."""
     # These take seconds: what is wrong on the command line is told before.
     from jax.errors import JaxRuntimeError
@@ -57,9 +57,10 @@ def _parse(arguments):
         _CONFIG.value.keys()  # a missing file is noticed at the first look
         return rest
     except (AttributeError, KeyError) as error:
-        while error.args and isinstance(error.args[0], Exception):
-            error = error.args[0]
-        reason = f"{file} has no field {' '.join(str(error.args[0]).split())}"
+        cause: Exception = error
+        while cause.args and isinstance(cause.args[0], Exception):
+            cause = cause.args[0]
+        reason = f"{file} has no field {' '.join(str(cause.args[0]).split())}"
     except Exception as error:
         # Of several lines the last says what is wrong: the end of a traceback, or of the places that were searched.
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

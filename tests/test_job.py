@@ -12,16 +12,15 @@ import av
 import cv2
 import numpy as np
 import pytest
-from flax import nnx
 
 import upscale
-from msitf_jax import MSITF, MSITFConfig, methods, weights
+from msitf_jax import methods, weights
 from msitf_jax.video import job, job_folder, reader, sinks
 from msitf_jax.video.upscaler import OVERHEAD, Engine
+from tests.tiny_network import tiny_network
 from tests.video import Sound, Text, packets, write_video
 
 ROOT = pathlib.Path(__file__).parents[1]
-TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
 
 
 def moving(count, height=12, width=16, seed=0):
@@ -272,7 +271,7 @@ def test_a_file_cut_off_is_taken_as_far_as_it_goes(tmp_path, capsys):
 
 def test_weights_must_be_made_for_such_video(tmp_path, clip):
     path = tmp_path / "blurred.safetensors"
-    weights.save(MSITF(TINY, rngs=nnx.Rngs(0)), path, degradation="bd_matlab")
+    weights.save(tiny_network(), path, degradation="bd_matlab")
     with pytest.raises(ValueError, match="made for frames degraded by bd_matlab, expected bi; --degradation=bd_matlab"):
         run(clip, tmp_path / "out.mp4", weights=path)
     assert run(clip, tmp_path / "out.mp4", weights=path, degradation="bd_matlab").frames_out == 17

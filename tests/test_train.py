@@ -63,7 +63,11 @@ def test_what_is_wrong_on_the_command_line_is_told_in_one_sentence(tmp_path):
     broken.write_text("def get_config():\n    return int('x')\n")
     config, workdir = f"--config={CONFIG}", f"--workdir={tmp_path / 'run'}"
     wanted = {
-        (config, workdir, "--config.model.chanels=8"): "tiny_config.py has no field 'chanels' Did you mean \"channels\"",
+        (
+            config,
+            workdir,
+            "--config.model.chanels=8",
+        ): "has no field 'chanels' Did you mean \"channels\"",
         (config, workdir, "--config.speed=8"): "tiny_config.py has no field 'speed'",
         (config, workdir, "--config.batch_size=two"): "--config.batch_size=two: invalid literal for int()",
         (config, workdir, "--config.batch_size=2.5"): "--config.batch_size=2.5: invalid literal for int()",

@@ -2,8 +2,11 @@
 
 import argparse
 import importlib
+import importlib.metadata
 import os
 import sys
+from collections.abc import Sequence
+from types import ModuleType
 
 from msitf_jax.limits import MAX_PIXELS
 
@@ -19,7 +22,7 @@ COMMANDS = {
 }
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `msitf COMMAND ...` and returns the exit status, see `run`."""
     parser = argparse.ArgumentParser(
         prog="msitf",
@@ -27,13 +30,15 @@ def main(arguments=None):
         epilog="\n".join(f"{name:<10}{summary}" for name, summary in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    version = importlib.metadata.version("msitf-jax")
+    parser.add_argument("--version", action="version", version=f"msitf {version}")
     parser.add_argument("command", choices=COMMANDS, help="one of those below; msitf COMMAND --help tells more")
     arguments = sys.argv[1:] if arguments is None else arguments
     command = parser.parse_args(arguments[:1]).command
     return run(importlib.import_module(f"msitf_jax.cli.{command}"), arguments[1:], prog=f"msitf {command}")
 
 
-def run(command, arguments, *, prog):
+def run(command: ModuleType, arguments: Sequence[str] | None, *, prog: str) -> int:
     """Runs one command.
 
     Args:
@@ -63,7 +68,7 @@ def run(command, arguments, *, prog):
     return 0
 
 
-def out_of_memory(error):
+def out_of_memory(error: Exception) -> str:
     """What a `MemoryError` or an error of JAX's devices is told as: one sentence."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"there is too little memory for this, or a device failed ({reason})"

@@ -3,10 +3,14 @@
 import os
 import pathlib
 import re
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
+
+from msitf_jax.atomic import FilePath
+from msitf_jax.training.state import TrainState
 
 
 class Checkpoints:
@@ -14,9 +18,12 @@ class Checkpoints:
 
     Saving goes on in the background, and a checkpoint counts only when all of it is on disk: a killed run finds the one
     before. Any mesh may restore what another one saved.
+
+    Attributes:
+      folder: where they are.
     """
 
-    def __init__(self, workdir, *, keep_last, keep_best):
+    def __init__(self, workdir: FilePath, *, keep_last: int, keep_best: int) -> None:
         """Opens the folder and makes it where it is absent.
 
         Args:
@@ -49,15 +56,15 @@ class Checkpoints:
                 ),
             )
 
-    def latest(self):
+    def latest(self) -> int | None:
         """The newest complete checkpoint's step, or None."""
         return self._manager.latest_step()
 
-    def steps(self):
+    def steps(self) -> list[int]:
         """The steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step, state, progress, score=None):
+    def save(self, step: int, state: TrainState, progress: Any, score: float | None = None) -> None:
         """Starts to save; returns when the state may change again.
 
         Args:
@@ -76,11 +83,11 @@ class Checkpoints:
                 metrics=None if score is None else {"score": score},
             )
 
-    def progress(self, step):
+    def progress(self, step: int) -> Any:
         """What `save` was given as `progress`; raises as `restore`."""
         return self._read(step, progress=ocp.args.JsonRestore())
 
-    def restore(self, step, abstract):
+    def restore(self, step: int, abstract: TrainState) -> TrainState:
         """The state that was saved.
 
         Args:
@@ -105,12 +112,13 @@ class Checkpoints:
                 "without this folder the run goes on from the checkpoint before"
             ) from error
 
-    def wait(self):
+    def wait(self) -> None:
         """Returns when what is being saved is on disk; raises as `save`."""
         with _naming(self.folder):
             self._manager.wait_until_finished()
 
-    def close(self):
+    def close(self) -> None:
+        """Waits as `wait`, and lets go of the folder; raises as `save`."""
         with _naming(self.folder):
             self._manager.close()
 
@@ -140,7 +148,7 @@ def _reason(error):
     return text or type(error).__name__
 
 
-def abstract(state, shardings):
+def abstract(state: TrainState, shardings: TrainState) -> TrainState:
     """The shapes and places of a state's arrays, as `Checkpoints.restore` takes them."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, shardings

@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 
 from input_pipeline import loader
 from msitf_jax import MSITFConfig, atomic, locking, sharding, weights
+from msitf_jax.atomic import FilePath
 from msitf_jax.training import (
     checkpoints,
     configuration,
@@ -38,12 +40,12 @@ class NotFinite(ArithmeticError):
 class TrainMetrics(clu.metrics.Collection):
     """Means over the steps since the last line of the log."""
 
-    loss: clu.metrics.Average.from_output("loss")
-    psnr: clu.metrics.Average.from_output("psnr")
-    grad_norm: clu.metrics.Average.from_output("grad_norm")
+    loss: clu.metrics.Average.from_output("loss")  # type: ignore[valid-type]  # made on the spot
+    psnr: clu.metrics.Average.from_output("psnr")  # type: ignore[valid-type]  # made on the spot
+    grad_norm: clu.metrics.Average.from_output("grad_norm")  # type: ignore[valid-type]  # made on the spot
 
 
-def join(coordinator=None, num_processes=None, process_id=None):
+def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Makes this process one of several that train together; see `jax.distributed.initialize`.
 
     Raises:
@@ -58,7 +60,7 @@ def join(coordinator=None, num_processes=None, process_id=None):
         ) from None
 
 
-def train_and_evaluate(config, workdir):
+def train_and_evaluate(config: ConfigDict, workdir: FilePath) -> tuple[state.TrainState, dict[str, float] | None]:
     """Trains as a configuration says, going on from what `workdir` holds.
 
     Args:
@@ -86,6 +88,9 @@ class _Run:
       config, workdir: see `train_and_evaluate`.
       held: an `ExitStack`, which gets the lock of `workdir`.
     """
+
+    log: "writers.RunLog | _Silence"
+    progress: "writers.ProgressLine | _Silence"
 
     def __init__(self, config, workdir, held):
         configuration.check(config)

@@ -13,20 +13,24 @@ import contextlib
 import errno
 import hashlib
 import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from msitf_jax import atomic, locking
+from msitf_jax.video.reader import Source
 
 VERSION = 2  # of what such a folder holds
 
 
-def identity(video):
+def identity(video: Source) -> str:
     """A digest of the names, sizes and times of a source's files, by which it is known again."""
     facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in video.files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 @contextlib.contextmanager
-def opened(output, settings):
+def opened(output: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[pathlib.Path]:
     """Makes or finds an output's folder, for this process alone.
 
     Args:

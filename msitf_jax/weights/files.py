@@ -13,13 +13,16 @@ import pickle
 import struct
 import warnings
 import zipfile
+from collections.abc import Mapping
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from msitf_jax import atomic
+from msitf_jax.atomic import FilePath
 from msitf_jax.model.config import MSITFConfig
+from msitf_jax.model.msitf import MSITF
 from msitf_jax.weights import pretrained
 from msitf_jax.weights.torch_format import from_torch, infer_config, published_parameters, to_torch
 
@@ -27,7 +30,7 @@ _TORCH_SUFFIXES = (".pth", ".pt")
 _OWN_METADATA = {"config": "the model's own configuration", "sha256": "the tensors' own digest"}
 
 
-def find(name_or_path):
+def find(name_or_path: FilePath) -> pathlib.Path:
     """The file of weights that are given by a name, such as "msitf-small" (see `pretrained`), or by their path.
 
     Raises:
@@ -43,7 +46,7 @@ def find(name_or_path):
     return path
 
 
-def load(name_or_path):
+def load(name_or_path: FilePath) -> MSITF:
     """Reads a model from a `.safetensors` file of `save`, or from a published `.pth` file (needs PyTorch).
 
     Args:
@@ -72,7 +75,7 @@ def load(name_or_path):
         raise ValueError(f"weights {path}: {error}") from None
 
 
-def read_metadata(name_or_path):
+def read_metadata(name_or_path: FilePath) -> dict[str, str]:
     """What `save` noted in a safetensors file: `{name: string}`; empty for a `.pth` file, which has no such place.
 
     Raises:
@@ -82,7 +85,7 @@ def read_metadata(name_or_path):
     return _read_safetensors(path, only_metadata=True)[1] if path.suffix == ".safetensors" else {}
 
 
-def save(model, path, *, half=False, **metadata):
+def save(model: MSITF, path: FilePath, *, half: bool = False, **metadata: str) -> None:
     """Writes a model's weights as safetensors: to a temporary name first, so a file is there whole or not at all.
 
     The file says nothing about when, where or by whom it was written: equal weights and metadata are equal bytes.
@@ -114,7 +117,7 @@ def save(model, path, *, half=False, **metadata):
     atomic.write(path, lambda file: file.write(_with_sorted_header(content)))
 
 
-def save_torch(model, path):
+def save_torch(model: MSITF, path: FilePath) -> None:
     """Writes a model as a `.pth` state dict that the published network loads strictly; needs PyTorch.
 
     Raises:
@@ -132,7 +135,7 @@ def save_torch(model, path):
     atomic.write(path, lambda file: torch.save(tensors, file))
 
 
-def convert(source, target, *, half=False, notes=None):
+def convert(source: FilePath, target: FilePath, *, half: bool = False, notes: Mapping[str, str] | None = None) -> None:
     """Converts between `.pth` and `.safetensors`, as the target's ending says.
 
     Args:
@@ -153,7 +156,7 @@ def convert(source, target, *, half=False, notes=None):
         save_torch(model, target)
     else:
         kept = {name: note for name, note in read_metadata(source).items() if name not in _OWN_METADATA}
-        save(model, target, half=half, **kept | (notes or {}))
+        save(model, target, half=half, **{**kept, **(notes or {})})
 
 
 def _digest(tensors):

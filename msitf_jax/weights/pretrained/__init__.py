@@ -8,7 +8,7 @@ SHA256 = {
 }
 
 
-def find(name):
+def find(name: str) -> pathlib.Path:
     """The file of weights in the package.
 
     Args:

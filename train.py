@@ -29,8 +29,7 @@ def main(arguments: list[str]) -> int:
     from msitf_jax.cli import out_of_memory
     from msitf_jax.training import loop
 
-    # The libraries tell everything they do; and of what fails, which is told below, they print tracebacks.
-    absl.logging.set_verbosity(absl.logging.FATAL)
+    # Of what fails, which is told below, they print tracebacks.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = lambda _: None
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
@@ -51,6 +50,7 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments):
     """Reads the command line and the configuration file, which is a program and may raise anything."""
+    absl.logging.set_verbosity(absl.logging.FATAL)  # the libraries tell everything they do
     file = next((word for word in arguments if word.startswith("--config=")), "--config")
     try:
         rest = flags.FLAGS(arguments)
@@ -66,6 +66,8 @@ def _parse(arguments):
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         if not isinstance(error, flags.Error) or f"flag {file}:" in str(error):
             reason = f"{file}: {reason}"
+        elif "--config=None" in reason and file != "--config":
+            reason = f"{file}: its get_config() returned None, expected a ConfigDict"
     print(f"train.py: {reason}", file=sys.stderr)
     sys.exit(2)
 

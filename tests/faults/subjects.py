@@ -140,9 +140,9 @@ def _digest(arrays):
     return total.hexdigest()
 
 
-def _names(said, path):
-    """Whether a sentence names the file, one of its folders, or an argument with its value."""
-    return re.search(r"`\w", said) or any(part in said for part in (str(path), *map(str, path.parents[:2])))
+def _names(said, path, folder):
+    """Whether a sentence names the file, its folders, where a copy of it lies, or an argument with its value."""
+    return re.search(r"`\w", said) or any(str(part) in said for part in (path, *path.parents[:2], folder))
 
 
 def attempt(subject, path, folder):
@@ -157,7 +157,7 @@ def attempt(subject, path, folder):
         return {"kind": "traceback", "text": traceback.format_exc()}
     # After warnings and progress; further lines list what is wrong with tensors.
     sentence = re.findall(r"^(?:msitf \w+|\w+\.py|prepare \w+): (.*)", error.getvalue(), re.MULTILINE)
-    clear = status == 2 and len(sentence) == 1 and _names(sentence[0], path) and "Errno" not in sentence[0]
+    clear = status == 2 and len(sentence) == 1 and _names(sentence[0], path, folder) and "Errno" not in sentence[0]
     return {"kind": "refused" if clear else "mumbled", "text": f"{status}: {error.getvalue()[-2000:]}"}
 
 

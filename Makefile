@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs-check clean
 
 # Upscales a clip that it draws, scores it, and says where the page is that compares it.
 demo: $(VENV)/installed
@@ -16,6 +16,10 @@ test: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+
+# Links of the pages, and their commands, tried on small files that it draws.
+docs-check: $(VENV)/installed-dev
+	$(VENV)/bin/python -m tests.docs_check
 
 clean:
 	rm -rf $(VENV)

@@ -36,6 +36,7 @@ from ml_collections import config_flags
 import train
 from msitf_jax import cli
 from msitf_jax.training import configuration
+from tests import tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = ("README.md", "MODEL_CARD.md", "CONTRIBUTING.md", "docs/*.md", "benchmarks/*.md", "tests/golden/*.md")
@@ -53,24 +54,14 @@ NOT_RUN = {
     r"-m benchmarks( |$)|benchmarks\.(exchanges|choices)": "takes many minutes",
     r"\bPYTHON\b": "needs another Python",
 }
-# Training runs but two steps, of a network that compiles fast unless it starts from weights of a certain size.
+# Training runs by tests/tiny_config.py and these, all alike, so that a step compiled once serves many.
 TRAINING = {
     "num_train_steps": 2,
     "batch_size": 8,
     "eval_every": 2,
-    "eval_clips": 1,
-    "data.crop": 8,
-    "data.synthetic_clips": 2,
-    "data.synthetic_height": 64,
-    "data.synthetic_width": 64,
-}
-NETWORK = {
-    "channels": 8,
-    "residual_blocks": 1,
-    "offset_groups": 2,
-    "temporal_heads": 2,
-    "trunk_groups": 1,
-    "window_heads": 2,
+    "checkpoint_every": 2,
+    "ema_decay": 0.9,
+    "optimizer.max_grad_norm": 1e4,
 }
 # What Python blocks find there.
 PRELUDE = """
@@ -421,8 +412,11 @@ def _run(folder, words):
     if words[0] == "msitf":  # as installed, but for this copy
         words = ["python", "-c", "import sys; from msitf_jax.cli import main; sys.exit(main())", *words[1:]]
     if words[1] == "train.py":
-        changed = TRAINING | ({} if "--config.init_from=msitf-small" in words else _prefixed("model", NETWORK))
-        words = [*words, *(f"--config.{name}={value}" for name, value in changed.items())]
+        kept = ["mesh.", *["model."] * ("--config.init_from=msitf-small" in words)]
+        fields = configuration.flat(tiny_config.get_config().to_dict()) | TRAINING
+        for name, value in fields.items():
+            if value is not None and not name.startswith(tuple(kept)):
+                words.append(f"--config.{name}={value}")
     if "benchmarks.pipeline" in words:
         words = [*words, "--batches=1"]
     quick = {
@@ -445,10 +439,6 @@ def _run(folder, words):
     except subprocess.TimeoutExpired:
         return 1, f"took more than {SECONDS} s"
     return done.returncode, "\n".join(done.stdout.splitlines()[-15:])
-
-
-def _prefixed(name, fields):
-    return {f"{name}.{field}": value for field, value in fields.items()}
 
 
 def main():

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test lint docs-check clean
+.PHONY: demo test lint docs-check dist dist-check clean
 
 # Upscales a clip that it draws, scores it, and says where the page is that compares it.
 demo: $(VENV)/installed
@@ -16,6 +16,15 @@ test: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+# The source distribution and the wheel, in dist.
+dist: $(VENV)/installed-dev
+	$(VENV)/bin/python -m build
+
+# Builds them elsewhere and tries each in an empty environment of PYTHON: about five minutes.
+dist-check: $(VENV)/installed-dev
+	$(VENV)/bin/python -m tests.distributions $(PYTHON)
 
 # Links of the pages, and their commands, tried on small files that it draws.
 docs-check: $(VENV)/installed-dev

@@ -10,7 +10,7 @@ This configuration has not been trained to its end by this project. Without `dat
 from ml_collections import config_dict
 
 
-def get_config():
+def get_config() -> config_dict.ConfigDict:
     """Every field can be set on the command line: `--config.optimizer.learning_rate=1e-4`."""
     config = config_dict.ConfigDict()
     config.seed = 0

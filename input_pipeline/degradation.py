@@ -13,16 +13,22 @@ order, and its threads fight those that read frames.
 """
 
 import functools
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 SCALE = 4
-DEGRADATIONS = ("bi", "bd_matlab", "bd_duf")
+Degradation: TypeAlias = Literal["bi", "bd_matlab", "bd_duf"]
+DEGRADATIONS: tuple[Degradation, ...] = get_args(Degradation)
+_Pixel = TypeVar("_Pixel", bound=np.number)  # uint8 or floating point
 _SIGMA = 1.6
 _REACH = 6  # pixels that a kernel goes beyond the frame at most
 
 
-def degrade(frame, degradation, *, window=None):
+def degrade(
+    frame: npt.NDArray[_Pixel], degradation: Degradation, *, window: tuple[int, int, int, int] | None = None
+) -> npt.NDArray[_Pixel]:
     """A high-resolution frame -> the low-resolution one that a network is given.
 
     Args:

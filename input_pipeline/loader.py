@@ -9,11 +9,12 @@ import dataclasses
 import functools
 import json
 import pathlib
+from typing import Any
 
 import grain
 
 from input_pipeline import septuplets, synthetic, transforms
-from input_pipeline.degradation import DEGRADATIONS, SCALE
+from input_pipeline.degradation import DEGRADATIONS, SCALE, Degradation
 from input_pipeline.png import read_png
 
 # Drawing a clip takes far longer than reading one, so drawn clips are kept, up to this much: 64 of the usual size.
@@ -41,14 +42,14 @@ class DataConfig:
 
     dir: str | None = None
     lr_dir: str | None = None
-    degradation: str = "bd_matlab"
+    degradation: Degradation = "bd_matlab"
     crop: int = 32
     threads: int = 2
     synthetic_clips: int = 64
     synthetic_height: int = 256
     synthetic_width: int = 448
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.degradation not in DEGRADATIONS:
             self._refuse("degradation", f"must be one of {', '.join(DEGRADATIONS)}")
         for field in ("crop", "threads", "synthetic_clips"):
@@ -64,7 +65,9 @@ class DataConfig:
         raise ValueError(f"`data.{field}` (={getattr(self, field)!r}) {expected}")
 
 
-def train_batches(config, *, seed, batch_size, process_index=0, process_count=1):
+def train_batches(
+    config: DataConfig, *, seed: int, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> grain.DatasetIterator:
     """Shuffled, cropped and augmented training clips without end; every clip once an epoch, in another order each.
 
     Args:
@@ -104,7 +107,7 @@ def train_batches(config, *, seed, batch_size, process_index=0, process_count=1)
     return iter(dataset.to_iter_dataset(ahead))
 
 
-def validation_clips(config, count):
+def validation_clips(config: DataConfig, count: int) -> collections.abc.Sequence[dict[str, Any]]:
     """Whole clips to score during training, the same at every call.
 
     Args:

@@ -1,5 +1,6 @@
 """PNG frames on disk: their order in a folder, and a check that finds damage without decoding."""
 
+import pathlib
 import re
 import struct
 import zlib
@@ -9,12 +10,12 @@ _RGB = 2
 _COLOURS = {0: "grey", _RGB: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 
 
-def frame_order(path):
+def frame_order(path: pathlib.Path) -> list[int | str]:
     """A sort key by the numbers in a file's name: im2.png comes before im10.png."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
-def read_png(path, size=None):
+def read_png(path: pathlib.Path, size: tuple[int, int] | None = None) -> tuple[bytes, tuple[int, int]]:
     """Reads a PNG file of 8-bit RGB and checks that it is whole.
 
     Every chunk's checksum is compared up to the end mark, so a file that was cut off or altered on its way is found at

@@ -19,20 +19,27 @@ import os
 import pathlib
 import shutil
 import sys
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import septuplets
-from input_pipeline.degradation import DEGRADATIONS, SCALE, degrade
+from input_pipeline.degradation import DEGRADATIONS, SCALE, Degradation, degrade
 from input_pipeline.png import read_png
 
 SETS = {"vimeo90k": "Vimeo90k", "vid4": "Vid4"}  # modules of input_pipeline.builders, and their builders
 DEGRADATION_FILE = "degradation.json"
 
 
-def prepare(name, manual_dir, data_dir=None, *, overwrite=False):
+def prepare(
+    name: str,
+    manual_dir: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
     """Writes a data set in TFDS's format, whole or not at all, and says what it wrote.
 
     Args:
@@ -119,7 +126,9 @@ def _locked(folder):
         os.close(descriptor)
 
 
-def write_low_resolution(manual_dir, out, degradation):
+def write_low_resolution(
+    manual_dir: str | os.PathLike[str], out: str | os.PathLike[str], degradation: Degradation
+) -> None:
     """Writes a tree of low-resolution frames, whole or not at all; goes on where an earlier run was stopped.
 
     Args:
@@ -224,7 +233,7 @@ def _parser():
     return parser
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one sentence on standard error."""
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")

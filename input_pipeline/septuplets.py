@@ -5,6 +5,7 @@ ROOT/sep_trainlist.txt, sep_testlist.txt          a line a septuplet: 00001/0001
 ROOT/sep_fast_testlist.txt, sep_medium_testlist.txt, sep_slow_testlist.txt      the test list by motion, optional
 """
 
+import os
 import pathlib
 import re
 
@@ -20,7 +21,7 @@ LENGTH = 7
 SIZE = (448, 256)  # width, height
 
 
-def read_lists(root):
+def read_lists(root: str | os.PathLike[str]) -> dict[str, list[str]]:
     """Reads the lists of a data set.
 
     Args:
@@ -35,7 +36,7 @@ def read_lists(root):
     return {split: read_list(root, split) for split in LISTS if split not in OPTIONAL or _path(root, split).exists()}
 
 
-def read_list(root, split):
+def read_list(root: str | os.PathLike[str], split: str) -> list[str]:
     """Reads one list.
 
     Args:
@@ -49,7 +50,8 @@ def read_list(root, split):
       ValueError: names a list that is missing or empty, and a line that is not a key or is there twice.
       OSError: a list that can't be read.
     """
-    path, keys = _path(root, split), {}
+    path = _path(root, split)
+    keys: dict[str, int] = {}  # and their lines
     try:
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
@@ -67,7 +69,7 @@ def read_list(root, split):
     return list(keys)
 
 
-def frame_paths(root, key):
+def frame_paths(root: str | os.PathLike[str], key: str) -> list[pathlib.Path]:
     """The paths of a septuplet's seven frames, in order."""
     folder = pathlib.Path(root, "sequences", key)
     return [folder / f"im{number}.png" for number in range(1, LENGTH + 1)]

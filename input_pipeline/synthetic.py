@@ -15,6 +15,7 @@ Paths swing about a point, hence a clip may be of any length without its content
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -126,7 +127,13 @@ def _captions(rng: np.random.Generator, height: int, width: int, speed: float, h
 
 
 def _path(
-    rng: np.random.Generator, place: tuple[float, float], reach: float, speed: float, radius: float, *, spins: bool
+    rng: np.random.Generator,
+    place: tuple[float, float] | np.ndarray,
+    reach: float,
+    speed: float,
+    radius: float,
+    *,
+    spins: bool,
 ) -> Pose:
     """Returns a smooth, slightly curved and accelerated motion.
 
@@ -271,7 +278,7 @@ def _noise(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     """Returns float32 noise of about zero mean and unit variance, in octaves from the frame's pixel to its size."""
     octaves = int(np.log2(max(rows, columns) / _OVERSAMPLE))
     roughness = rng.uniform(0.6, 0.85)
-    field = np.zeros((1, 1), np.float32)
+    field: Any = np.zeros((1, 1), np.float32)
     for octave in range(octaves, -1, -1):
         cell = _OVERSAMPLE * 2**octave
         shape = (-(-rows // cell), -(-columns // cell))

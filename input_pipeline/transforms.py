@@ -5,15 +5,22 @@ given, at a fourth of the size; all seven are the truth. Low-resolution frames a
 published code does: `bd_duf` does not commute with flips, so afterwards they would be others.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from input_pipeline.degradation import SCALE, degrade
+from input_pipeline.degradation import SCALE, Degradation, degrade
 
+Frame: TypeAlias = npt.NDArray[np.uint8]  # also several of them: [N, H, W, 3]
+Window: TypeAlias = tuple[int, int, int, int]  # top, left, height, width
+ReadInputs: TypeAlias = Callable[[str, tuple[int, int]], list[Frame]]
 INPUTS = slice(None, None, 2)
 
 
-def decode(content, name):
+def decode(content: bytes, name: str) -> Frame:
     """The bytes of an image file -> `[H, W, 3]` uint8 RGB; raises ValueError with `name` if they are none."""
     try:
         frame = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -21,10 +28,10 @@ def decode(content, name):
         frame = None
     if frame is None:
         raise ValueError(f"{name}: not a readable image")
-    return frame
+    return frame  # type: ignore[return-value]  # OpenCV's hints leave the type of the pixels open
 
 
-def decode_clip(clip):
+def decode_clip(clip: Mapping[str, Any]) -> list[Frame]:
     """The seven frames of a source's clip.
 
     Args:
@@ -47,23 +54,23 @@ def decode_clip(clip):
     return frames
 
 
-def random_window(rng, height, width, crop):
+def random_window(rng: np.random.Generator, height: int, width: int, crop: int) -> Window:
     """(top, left, crop, crop), uniform over the positions within a low-resolution frame of `height` x `width`."""
     return int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1)), crop, crop
 
 
-def cut(frames, window, scale=1):
+def cut(frames: Sequence[Frame], window: Window, scale: int = 1) -> Frame:
     """The part of each `[H, W, 3]` frame in a window of (top, left, height, width) times `scale`: `[N, h, w, 3]`."""
     top, left, height, width = (scale * number for number in window)
     return np.stack([frame[top : top + height, left : left + width] for frame in frames])
 
 
-def degrade_inputs(frames, degradation, window=None):
+def degrade_inputs(frames: Sequence[Frame], degradation: Degradation, window: Window | None = None) -> Frame:
     """The low-resolution inputs of seven `[H, W, 3]` frames, or a window of them: `[4, h, w, 3]`, see `degrade`."""
     return np.stack([degrade(frame, degradation, window=window) for frame in frames[INPUTS]])
 
 
-def augment(clip, *, reverse, mirror, flip, transpose):
+def augment(clip: Frame, *, reverse: bool, mirror: bool, flip: bool, transpose: bool) -> Frame:
     """Turns a clip about, all frames alike; low- and high-resolution frames of the same clip stay aligned.
 
     Args:
@@ -80,7 +87,14 @@ def augment(clip, *, reverse, mirror, flip, transpose):
     return clip.swapaxes(1, 2) if transpose else clip
 
 
-def training_example(clip, rng, *, crop, degradation, read_inputs=None):
+def training_example(
+    clip: Mapping[str, Any],
+    rng: np.random.Generator,
+    *,
+    crop: int,
+    degradation: Degradation,
+    read_inputs: ReadInputs | None = None,
+) -> dict[str, Frame]:
     """Crops and augments a clip at random.
 
     Args:

@@ -3,11 +3,18 @@
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
+from typing import BinaryIO, TypeAlias
 
 import cv2
+import numpy as np
+import numpy.typing as npt
+
+# How callers give the path of a file or a folder.
+FilePath: TypeAlias = str | os.PathLike[str]
 
 
-def write(path, write_to):
+def write(path: FilePath, write_to: Callable[[BinaryIO], object]) -> None:
     """Writes under a temporary name beside `path` and renames; on failure what was at `path` stays.
 
     Args:
@@ -32,7 +39,7 @@ def write(path, write_to):
         raise
 
 
-def write_image(path, frame):
+def write_image(path: FilePath, frame: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:
     """Writes `[H, W, 3]` RGB, uint8 or uint16, as PNG; raises what `write` raises."""
     _, content = cv2.imencode(".png", frame[..., ::-1])
     write(path, lambda file: file.write(content.tobytes()))

@@ -8,16 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
 
 from msitf_jax import weights
-from msitf_jax.model.precision import narrow
+from msitf_jax.atomic import FilePath
+from msitf_jax.model.msitf import MSITF
+from msitf_jax.model.precision import COMPUTE_DTYPES, ComputeDtype, narrow
 from msitf_jax.model.swin import WINDOW
 from msitf_jax.ops.resize import BASES as BASELINES
 
 # So far from a cut msitf-small differed from the whole frame by at most 0.05 of 255, in seven tiles of a 448x256 frame.
 NETWORK_MARGIN = 24
-COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +35,13 @@ class Method:
       bytes_per_pixel: about what a window of 4 frames takes in memory, for each pixel of a frame.
     """
 
-    forward: Callable
+    forward: Callable[[Any, jax.Array], jax.Array]
     state: Any
     alignment: int = 8
     margin: int = 3
     bytes_per_pixel: int = 4_000
 
-    def __call__(self, frames):
+    def __call__(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """`[N, h, w, 3]` uint8 RGB -> `[2N-1, 4h, 4w, 3]` uint8 RGB; compiled once for each shape."""
         clip = jnp.asarray(frames, jnp.float32)[None] / 255
         values = np.asarray(self._compiled(self.state, clip)[0]) * 255
@@ -50,7 +52,7 @@ class Method:
         return jax.jit(self.forward)
 
 
-def method(name, compute_dtype="float32"):
+def method(name: FilePath, compute_dtype: ComputeDtype = "float32") -> Method:
     """Looks a method up, or loads it.
 
     Args:
@@ -73,7 +75,7 @@ def method(name, compute_dtype="float32"):
     return network(weights.load(name), compute_dtype)
 
 
-def network(model, compute_dtype="float32"):
+def network(model: MSITF, compute_dtype: ComputeDtype = "float32") -> Method:
     """The method that runs `MSITF`."""
     graph, state = nnx.split(model)
     return Method(

@@ -6,17 +6,19 @@ share a set of parameters would otherwise all do the same work. Nothing else in 
 """
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA, MODEL = "data", "model"
 _BATCH = PartitionSpec((DATA, MODEL))
 SMALLEST_SHARDED = 4096  # elements; a message costs more than what cutting up smaller arrays saves
 
 
-def make_mesh(model=1, devices=None):
+def make_mesh(model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of all devices of all hosts.
 
     Args:
@@ -35,7 +37,7 @@ def make_mesh(model=1, devices=None):
     return jax.make_mesh((count // model, model), (DATA, MODEL), (AxisType.Auto,) * 2, devices=devices)
 
 
-def check_batch(mesh, batch_size):
+def check_batch(mesh: Mesh, batch_size: int) -> None:
     """Raises ValueError unless a global batch can be cut evenly over the devices."""
     if batch_size < 1 or batch_size % mesh.size:
         raise ValueError(
@@ -44,24 +46,24 @@ def check_batch(mesh, batch_size):
         )
 
 
-def describe(mesh):
+def describe(mesh: Mesh) -> str:
     """A line on the mesh for people."""
     shape, kinds = dict(mesh.shape), sorted({device.device_kind for device in mesh.devices.flat})
     hosts = "1 host" if jax.process_count() == 1 else f"{jax.process_count()} hosts"
     return f"{mesh.size} x {', '.join(kinds)} on {hosts}, mesh {shape[DATA]} data x {shape[MODEL]} model"
 
 
-def replicated(mesh):
+def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch(mesh):
+def batch(mesh: Mesh) -> NamedSharding:
     """The sharding of an array cut over its first axis, the clips."""
     return NamedSharding(mesh, _BATCH)
 
 
-def state_shardings(mesh, state):
+def state_shardings(mesh: Mesh, state: Any) -> Any:
     """Where each array of a training state lies.
 
     Args:
@@ -83,7 +85,7 @@ def state_shardings(mesh, state):
     return jax.tree.map(rule, state)
 
 
-def global_batch(mesh, local):
+def global_batch(mesh: Mesh, local: Any) -> Any:
     """Puts this host's part of a batch on its devices.
 
     Args:
@@ -95,19 +97,19 @@ def global_batch(mesh, local):
     return jax.tree.map(functools.partial(jax.make_array_from_process_local_data, batch(mesh)), local)
 
 
-def local_part(array):
+def local_part(array: jax.Array) -> np.ndarray:
     """This host's entries, in order, of an array that is cut over its first axis: the inverse of `global_batch`."""
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def gather(mesh, arrays):
+def gather(mesh: Mesh, arrays: Any) -> Any:
     """A pytree of arrays that may be cut up -> NumPy arrays, the same on every host; all hosts must call it."""
     whole = jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(arrays)
     return jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), whole)
 
 
-def per_device(mesh, function, *, summed):
+def per_device(mesh: Mesh, function: Callable[..., Any], *, summed: bool) -> Callable[..., Any]:
     """Splits a function of parameters and clips over the devices, each computing with its own clips alone.
 
     Args:

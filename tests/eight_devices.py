@@ -21,7 +21,7 @@ from msitf_jax.evaluation.benchmark import score_outputs
 from msitf_jax.model.layers import Conv, leaky_relu
 from msitf_jax.ops.resize import trilinear_base
 from msitf_jax.training import schedule, state, step, validation
-from tests.conftest import randomise
+from tests.conftest import randomised
 
 CONFIG = MSITFConfig(
     channels=8,
@@ -68,7 +68,7 @@ def make_batches(clips, size, frames, dtype):
 
 def train(network, mesh, batches, dtype):
     """A run of `STEPS` steps; returns (losses, its last state, what is told of it, the model's graph, shardings)."""
-    graph, params = nnx.split(randomise(NETWORKS[network](rngs=nnx.Rngs(0)), 0.1), nnx.Param)
+    graph, params = nnx.split(randomised(lambda: NETWORKS[network](rngs=nnx.Rngs(0)), 0.1), nnx.Param)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     optimizer = schedule.make_optimizer(lambda step: 1e-3)
     run = state.create(params, optimizer, ema=True, seed=0)

@@ -2,24 +2,24 @@
 
 import argparse
 import fractions
+import pathlib
 import subprocess
 import sys
+import tomllib
 
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 import evaluate
 import upscale
 from input_pipeline import synthetic
-from msitf_jax import MSITF, MSITFConfig, cli, weights
+from msitf_jax import cli, weights
 from msitf_jax.cli import upscale as upscale_command
 from msitf_jax.video import job
 from tests.test_benchmark import write_clip
+from tests.tiny_network import tiny_network
 from tests.video import noise, write_video
-
-TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
 
 
 @pytest.fixture
@@ -45,6 +45,14 @@ def test_upscale_as_script_and_as_command_do_the_same(clip, tmp_path, capsys, mo
     assert "trilinear only resizes: no network is used" in capsys.readouterr().err
 
 
+def test_the_version_is_that_of_the_project(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    project = tomllib.loads((pathlib.Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"msitf {project['version']}\n"
+
+
 def test_an_interruption_is_status_130(clip, tmp_path, capsys, monkeypatch):
     def stopped(**options):
         raise job.Interrupted("stopped after 3 frames; the same command goes on")
@@ -64,7 +72,7 @@ def test_evaluate_and_convert_are_commands_too(tmp_path, capsys):
     assert capsys.readouterr().out == table
 
     path = tmp_path / "w.safetensors"
-    weights.save(MSITF(TINY, rngs=nnx.Rngs(0)), path)
+    weights.save(tiny_network(), path)
     assert cli.main(["convert", str(path), str(tmp_path / "copy.safetensors")]) == 0
     assert (tmp_path / "copy.safetensors").read_bytes() == path.read_bytes()
     assert cli.main(["convert", str(tmp_path / "no.pth"), str(path)]) == 2
@@ -84,7 +92,7 @@ def test_info_tells_of_the_installation_videos_and_weights(clip, tmp_path, capsy
     assert "video, ffv1" in text
 
     path = tmp_path / "w.safetensors"
-    weights.save(MSITF(TINY, rngs=nnx.Rngs(0)), path, degradation="bi")
+    weights.save(tiny_network(), path, degradation="bi")
     assert cli.main(["info", str(path)]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["degradation"] == "bi"

@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from flax import nnx
 
 import evaluate
 from input_pipeline import synthetic
-from msitf_jax import MSITF, MSITFConfig, weights
+from msitf_jax import weights
 from tests.conftest import shared
 from tests.test_benchmark import write_clip
 from tests.test_septuplets import write_vimeo
+from tests.tiny_network import tiny_network
 
 
 @pytest.fixture
@@ -80,9 +80,8 @@ def test_of_many_clips_only_the_mean_is_printed(count, rows, tmp_path, capsys):
 
 
 def test_weights_score_clips_and_bring_their_degradation(clips, tmp_path, capsys):
-    config = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
     path, out = tmp_path / "w.safetensors", tmp_path / "scores.json"
-    weights.save(MSITF(config, rngs=nnx.Rngs(0)), path, degradation="bd_duf")
+    weights.save(tiny_network(), path, degradation="bd_duf")
     assert run(dataset=clips, weights=path, json=out, save_images=tmp_path / "images") == 0
     captured = capsys.readouterr()
     assert "warning" not in captured.err
@@ -105,7 +104,7 @@ def test_weights_score_clips_and_bring_their_degradation(clips, tmp_path, capsys
 
 def test_a_network_computes_in_bfloat16_if_asked(clips, tmp_path, capsys):
     path = tmp_path / "w.safetensors"
-    weights.save(MSITF(MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1), rngs=nnx.Rngs(0)), path)
+    weights.save(tiny_network(), path)
     scores = {}
     for compute_dtype in ("float32", "bfloat16"):
         out = tmp_path / f"{compute_dtype}.json"
@@ -135,8 +134,7 @@ def test_every_frame_counts_if_asked_and_the_published_blur_is_the_default(clips
 
 
 def test_weights_made_for_an_unknown_blur_ask_for_a_choice(clips, tmp_path, capsys):
-    config = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
-    weights.save(MSITF(config, rngs=nnx.Rngs(0)), tmp_path / "w.safetensors", degradation="BD")
+    weights.save(tiny_network(), tmp_path / "w.safetensors", degradation="BD")
     assert run(dataset=clips, weights=tmp_path / "w.safetensors") == 2
     assert "w.safetensors: made for 'BD', expected one of bi, bd_matlab, bd_duf" in capsys.readouterr().err
 

@@ -13,15 +13,16 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from msitf_jax import MSITF, MSITFConfig, weights
+from msitf_jax import MSITFConfig, weights
 from msitf_jax.weights.__main__ import main
+from tests.tiny_network import tiny_network
 
 TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2, stochastic_depth=0.2)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return MSITF(TINY, rngs=nnx.Rngs(0))
+    return tiny_network(TINY)
 
 
 def assert_equal(a, b):
@@ -35,6 +36,7 @@ def test_saved_is_loaded_bit_for_bit(model, tmp_path):
     assert_equal(weights.load(tmp_path / "a.safetensors"), model)
     metadata = weights.read_metadata(tmp_path / "a.safetensors")
     assert json.loads(metadata.pop("config"))["stochastic_depth"] == 0.2
+    assert len(metadata.pop("sha256")) == 64
     assert metadata == {"degradation": "bi", "licence": "CC0-1.0", "training_step": "7"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
@@ -79,7 +81,7 @@ def test_command_line_converts_both_ways(model, tmp_path):
 def test_a_pth_file_that_would_be_another_network_is_refused(change, tmp_path, capsys):
     pytest.importorskip("torch")
     source, target = tmp_path / "a.safetensors", tmp_path / "b.pth"
-    weights.save(MSITF(dataclasses.replace(TINY, **change), rngs=nnx.Rngs(0)), source)
+    weights.save(tiny_network(dataclasses.replace(TINY, **change)), source)
     assert main([str(source), str(target)]) == 2
     assert "a .pth file can't hold" in capsys.readouterr().err
     assert not target.exists()
@@ -101,11 +103,12 @@ def test_half_precision_and_notes(model, tmp_path):
         np.testing.assert_array_equal(b, np.asarray(a, np.float16).astype(np.float32))
     metadata = weights.read_metadata(half)
     assert json.loads(metadata.pop("config")) == dataclasses.asdict(TINY)
+    assert len(metadata.pop("sha256")) == 64
     assert metadata == {"degradation": "bi", "licence": "CC0-1.0", "training_step": "a=b"}
 
 
 def test_what_half_precision_cannot_hold_is_refused(tmp_path):
-    model = MSITF(TINY, rngs=nnx.Rngs(0))
+    model = tiny_network(TINY)
     model.conv_first.bias[...] = model.conv_first.bias[...].at[3].set(70_000.0)
     with pytest.raises(ValueError, match=r"conv_first\.bias holds 7e\+04, expected at most 65504"):
         weights.save(model, tmp_path / "a.safetensors", half=True)

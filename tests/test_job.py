@@ -12,17 +12,15 @@ import av
 import cv2
 import numpy as np
 import pytest
-from flax import nnx
 
 import upscale
-from msitf_jax import MSITF, MSITFConfig, methods, weights
+from msitf_jax import methods, weights
 from msitf_jax.video import job, job_folder, reader, sinks
 from msitf_jax.video.upscaler import OVERHEAD, Engine
-from tests.disks import mounted
-from tests.video import Sound, Text, noise, packets, write_video
+from tests.tiny_network import tiny_network
+from tests.video import Sound, Text, packets, write_video
 
 ROOT = pathlib.Path(__file__).parents[1]
-TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
 
 
 def moving(count, height=12, width=16, seed=0):
@@ -273,7 +271,7 @@ def test_a_file_cut_off_is_taken_as_far_as_it_goes(tmp_path, capsys):
 
 def test_weights_must_be_made_for_such_video(tmp_path, clip):
     path = tmp_path / "blurred.safetensors"
-    weights.save(MSITF(TINY, rngs=nnx.Rngs(0)), path, degradation="bd_matlab")
+    weights.save(tiny_network(), path, degradation="bd_matlab")
     with pytest.raises(ValueError, match="made for frames degraded by bd_matlab, expected bi; --degradation=bd_matlab"):
         run(clip, tmp_path / "out.mp4", weights=path)
     assert run(clip, tmp_path / "out.mp4", weights=path, degradation="bd_matlab").frames_out == 17
@@ -361,32 +359,6 @@ def test_space_that_runs_out_leaves_work_to_go_on_with(clip, tmp_path, monkeypat
     assert "no space left; what is finished is kept, the same command goes on" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4").exists()
     assert run(clip, tmp_path / "out.mp4").frames_out == 17
-
-
-@pytest.mark.slow
-def test_a_disk_that_is_full_is_told_and_work_goes_on_when_there_is_space(tmp_path):
-    frames = list(noise(260, 24, 32))  # which no codec makes small: two segments are 3 MB
-    source = write_video(tmp_path / "in.mkv", frames)
-    disk = tmp_path / "disk"
-    command = [sys.executable, ROOT / "upscale.py", source, disk / "out.mp4", "--weights=bicubic", "--crf=1"]
-    with mounted(disk, "-o", "size=4m"):
-        stopped = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert stopped.returncode == 2
-        assert stopped.stderr.splitlines()[-1].startswith("upscale.py: ")
-        assert str(disk / "out.mp4") in stopped.stderr.splitlines()[-1]
-        assert not (disk / "out.mp4").exists()
-        assert (disk / "out.mp4.part" / "00000.json").exists()
-        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
-        assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-        assert len(pictures(disk / "out.mp4")[1]) == 519
-        assert [path.name for path in disk.iterdir()] == ["out.mp4"]
-
-
-@pytest.mark.slow
-def test_a_disk_that_cannot_be_written_to_is_told(clip, tmp_path, capsys):
-    with mounted(tmp_path / "disk", "-o", "ro"):
-        assert upscale.main([str(clip), str(tmp_path / "disk" / "out.mp4"), "--weights=trilinear"]) == 2
-    assert "out.mp4: its folder must exist and be writable" in capsys.readouterr().err
 
 
 def test_large_frames_are_cut_into_tiles_that_are_not_seen(tmp_path, capsys):

@@ -13,10 +13,11 @@ from flax import nnx
 
 import evaluate
 from input_pipeline import synthetic
-from msitf_jax import MSITF, MSITFConfig, weights
+from msitf_jax import MSITFConfig, weights
 from msitf_jax.training import loop, writers
 from msitf_jax.weights.files import save_torch
 from tests.test_benchmark import write_clip
+from tests.tiny_network import tiny_network
 from tests.training import assert_same_files, assert_same_state, configuration, train, uninterrupted
 
 
@@ -152,7 +153,7 @@ def test_the_checkpoint_of_another_network_is_refused():
 
 
 def test_starts_from_exactly_the_given_weights(tmp_path, monkeypatch):
-    model = MSITF(MSITFConfig(**configuration().model), rngs=nnx.Rngs(7))
+    model = tiny_network(MSITFConfig(**configuration().model))
     save_torch(model, tmp_path / "given.pth")
     seen = []
     monkeypatch.setattr(loop._Run, "_introduce", lambda run: seen.append(jax.device_get(run.state.params)))

@@ -108,7 +108,7 @@ def test_vmap_scan_and_remat_lower_for_cuda():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_network_runs_the_kernel_on_a_gpu_by_itself(monkeypatch, dtype):
     config = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2, temporal_heads=2)
-    graph, params = nnx.split(MSITF(config, rngs=nnx.Rngs(0)))
+    graph, params = nnx.split(nnx.eval_shape(lambda: MSITF(config, rngs=nnx.Rngs(0))))
 
     def kernels_for(platform):
         def forward(params, clip):

@@ -12,7 +12,7 @@ from flax import nnx
 from msitf_jax import MSITF, MSITFConfig, sharding
 from msitf_jax.ops.resize import trilinear_base
 from msitf_jax.training import losses, schedule, state, step
-from tests.conftest import randomise, relative_error
+from tests.conftest import randomised, relative_error
 
 TINY = MSITFConfig(
     channels=8,
@@ -181,7 +181,7 @@ def tiny_step():
 
     @functools.cache
     def compiled(dtype, *, remat=False):
-        model = randomise(MSITF(TINY, rngs=nnx.Rngs(0)), 0.1)
+        model = randomised(lambda: MSITF(TINY, rngs=nnx.Rngs(0)), 0.1)
         initial, train_step = prepare(model, keeping_gradients(), compute_dtype=dtype, remat=remat)
         lowered = train_step.lower(initial(), make_batch(size=16))
         return initial, lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
@@ -234,7 +234,7 @@ def equations(jaxpr):
 
 
 def test_bfloat16_where_it_does_no_harm():
-    model = randomise(MSITF(TINY, rngs=nnx.Rngs(0)), 0.1)
+    model = randomised(lambda: MSITF(TINY, rngs=nnx.Rngs(0)), 0.1)
     batch = make_batch(size=8)
     initial, train_step = prepare(model, keeping_gradients(), compute_dtype="bfloat16", ema=True, ema_decay=0.9)
     run = jax.eval_shape(train_step, initial(), batch)[0]

@@ -8,7 +8,7 @@ from flax import nnx
 
 from msitf_jax.model import swin
 from msitf_jax.model.config import MSITFConfig
-from tests.conftest import randomise
+from tests.conftest import randomised
 
 TINY = MSITFConfig(channels=8, offset_groups=2, trunk_groups=2, residual_blocks=1)
 
@@ -71,7 +71,7 @@ def attention(module, windows, mask):
 
 
 def test_window_attention_against_its_definition():
-    module = randomise(swin.WindowAttention(8, 2, rngs=nnx.Rngs(0)), 0.5)
+    module = randomised(lambda: swin.WindowAttention(8, 2, rngs=nnx.Rngs(0)), 0.5)
     # The second is beyond its bound.
     module.logit_scale[...] = jnp.array([1.5, 6.0])
     windows = jax.random.normal(jax.random.key(1), (4, 64, 8))
@@ -89,7 +89,7 @@ def test_unit_length_of_zero_is_zero_and_has_a_gradient():
 
 
 def test_strips_see_their_own_regions_and_survival(monkeypatch):
-    trunk = randomise(swin.SwinTrunk(TINY, rngs=nnx.Rngs(0)), 0.2)
+    trunk = randomised(lambda: swin.SwinTrunk(TINY, rngs=nnx.Rngs(0)), 0.2)
     x = jax.random.normal(jax.random.key(0), (3, 24, 16, 8))
     survival = jax.random.uniform(jax.random.key(1), (3, 2, 2, 2))
     whole = trunk(x, survival)
@@ -98,7 +98,7 @@ def test_strips_see_their_own_regions_and_survival(monkeypatch):
 
 
 def test_each_group_block_and_branch_has_its_own_survival():
-    trunk = randomise(swin.SwinTrunk(TINY, rngs=nnx.Rngs(0)), 0.2)
+    trunk = randomised(lambda: swin.SwinTrunk(TINY, rngs=nnx.Rngs(0)), 0.2)
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 8))
     outputs = [trunk(x, jnp.ones((1, 2, 2, 2)).at[0, g, b, i].set(0.0)) for g, b, i in np.ndindex(2, 2, 2)]
     outputs.append(trunk(x))
@@ -117,7 +117,7 @@ def test_stochastic_depth_rates_rise_to_the_configured_one():
 
 
 def test_a_dropped_branch_adds_nothing():
-    block = randomise(swin.SwinBlock(8, 2, 2, shifted=False, rngs=nnx.Rngs(0)), 0.5)
+    block = randomised(lambda: swin.SwinBlock(8, 2, 2, shifted=False, rngs=nnx.Rngs(0)), 0.5)
     x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (1, 8, 16, 8)), (4, 8, 16, 8))
     attended = block.norm1(swin.from_windows(block.attn(swin.to_windows(x)), 16))[0]
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
-from tests.conftest import randomise
+from tests.conftest import randomised
 
 
 def test_attention_over_time_against_its_definition():
@@ -31,7 +31,7 @@ def test_attention_over_time_against_its_definition():
 
 def fusion():
     # Untrained offsets are zero, and the state only steers offsets.
-    return randomise(BidirectionalFusion(8, 2, rngs=nnx.Rngs(0)), 0.1)
+    return randomised(lambda: BidirectionalFusion(8, 2, rngs=nnx.Rngs(0)), 0.1)
 
 
 def test_directions_equal_a_loop_over_each():

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from msitf_jax import MSITF, MSITFConfig
+from msitf_jax import MSITFConfig
 from msitf_jax.weights import from_torch, to_torch
 from tests.conftest import GOLDEN
+from tests.tiny_network import tiny_network
 
 TINY = MSITFConfig(channels=16, residual_blocks=2, offset_groups=4, trunk_groups=3, window_heads=2, mlp_ratio=3)
 
 
 @pytest.fixture(scope="module")
 def tiny_state():
-    return to_torch(MSITF(TINY, rngs=nnx.Rngs(0)))
+    return to_torch(tiny_network(TINY))
 
 
 def test_names_and_shapes_are_the_published_ones(golden_model):
@@ -35,7 +36,7 @@ def test_round_trip_is_bit_exact(published_state, golden_model):
 
 
 def test_round_trip_of_a_model_is_bit_exact(tiny_state):
-    model = MSITF(TINY, rngs=nnx.Rngs(0))
+    model = tiny_network(TINY)
     again = from_torch(tiny_state)
     for a, b in zip(*(jax.tree.leaves(nnx.state(m)) for m in (model, again)), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -47,7 +48,7 @@ def test_configuration_is_read_from_the_shapes(tiny_state):
 
 def test_that_both_neighbours_are_sampled_is_read_from_the_shapes():
     config = MSITFConfig(**(vars(TINY) | {"interpolation": "both"}))
-    assert from_torch(to_torch(MSITF(config, rngs=nnx.Rngs(0)))).config == config
+    assert from_torch(to_torch(tiny_network(config))).config == config
 
 
 def test_a_configuration_may_be_given(tiny_state):

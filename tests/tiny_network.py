@@ -3,21 +3,17 @@
 import contextlib
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from msitf_jax import MSITF, MSITFConfig
+from tests.conftest import randomised
+
+TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
 
 
-def tiny_network():
-    """`MSITF` of 8 channels whose parameters are normal numbers, the same in every run; it adds about 8 of 255."""
-    config = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
-    model = nnx.eval_shape(lambda: MSITF(config, rngs=nnx.Rngs(0)))
-    rng = np.random.default_rng(0)
-    state = nnx.state(model, nnx.Param)
-    nnx.update(model, jax.tree.map(lambda a: jnp.asarray(0.05 * rng.standard_normal(a.shape, np.float32)), state))
-    return model
+def tiny_network(config=TINY):
+    """`MSITF` whose parameters are normal numbers, the same in every run; of 8 channels it adds about 8 of 255."""
+    return randomised(lambda: MSITF(config, rngs=nnx.Rngs(0)), 0.05)
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 """Training runs that several test files look at, each done once; compiled programs are shared by all of them."""
 
 import atexit
+import contextlib
 import functools
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +13,7 @@ import unittest.mock
 
 import jax
 import numpy as np
+import pytest
 
 from msitf_jax.training import loop, schedule, step
 from tests import tiny_config
@@ -88,6 +91,40 @@ def script(workdir, *flags, timeout=300, **variables):
         timeout=timeout,
         check=False,
     )
+
+
+def stop(process):
+    """Ends a process group that may have ended already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def started(workdir, *flags, **variables):
+    """train.py in a process group of its own, which is killed at the end; its output is one stream."""
+    process = subprocess.Popen(
+        command(workdir, *flags),
+        cwd=ROOT,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        stop(process)
+        process.stdout.close()
+
+
+def read_until(process, text):
+    """Reads the output of `started` up to the line that has a text."""
+    for line in process.stdout:
+        if text in line:
+            return
+    pytest.fail(f"the run ended without saying {text!r}")
 
 
 def assert_same_state(state, expected):

@@ -5,16 +5,19 @@ import hashlib
 import operator
 import os
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, SupportsIndex, TypeAlias
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_parser import ExampleParserNp
 
+Folder: TypeAlias = str | os.PathLike[str]
 CLIPS_PER_SHARD = 512  # half a gigabyte of Vimeo-90K; a reader keeps each shard that it has used open
 
 
-class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no hints
     """What the builders share: each clip is `{"key": text, "frames": PNG files as they are}`, in the order of its list.
 
     Shard by shard, because TFDS's `GeneratorBasedBuilder` shuffles through TensorFlow once a split exceeds a gigabyte.
@@ -24,30 +27,30 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
       on_clip: called after each clip that is written, or None.
     """
 
-    on_clip = None
+    on_clip: Callable[[], object] | None = None
     # Nothing is downloaded. TFDS would look for checksums beside the module, with a package that it does not require.
     url_infos = None
 
-    def __init__(self, *, file_format="array_record", **options):
+    def __init__(self, *, file_format: str = "array_record", **options: Any) -> None:
         super().__init__(file_format=file_format, **options)
 
     @staticmethod
-    def keys(manual_dir):
+    def keys(manual_dir: Folder) -> dict[str, list[str]]:
         """The user's folder -> `{split: keys of its clips}`; raises ValueError if there is something wrong with it."""
         raise NotImplementedError
 
     @staticmethod
-    def frames(manual_dir, key):
+    def frames(manual_dir: Folder, key: str) -> list[pathlib.Path]:
         """The paths of a clip's frames in order, all checked; raises ValueError for a frame that is not as it must."""
         raise NotImplementedError
 
     @classmethod
-    def folder(cls, data_dir=None):
+    def folder(cls, data_dir: Folder | None = None) -> pathlib.Path:
         """Where this version of the set lies in `data_dir` (None: TFDS's default)."""
         return pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / cls.name / str(cls.VERSION)
 
     @staticmethod
-    def digests(splits):
+    def digests(splits: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """`{split: keys}` -> `{split: digest}`, kept with a set to tell whether its lists have changed since."""
         return {split: hashlib.sha256("\n".join(keys).encode()).hexdigest() for split, keys in splits.items()}
 
@@ -104,26 +107,26 @@ class EncodedClips:
     be handed one: it is opened anew there.
     """
 
-    def __init__(self, name, instructions, features):
+    def __init__(self, name: str, instructions: Sequence[Any], features: tfds.features.FeaturesDict) -> None:
         self._name = name
         self._records = ArrayRecordDataSource(instructions)
         self._parser = ExampleParserNp(features.get_serialized_info())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         length, index = len(self), operator.index(index)
         if not -length <= index < length:
             raise IndexError(f"clip {index} of {self._name}, which has {length}")
         example = self._parser.parse_example(self._records[index % length])
         return {"key": example["key"].decode(), "frames": list(example["frames"])}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"EncodedClips({self._name}, {len(self)})"
 
 
-def open_split(builder_class, data_dir, split):
+def open_split(builder_class: type[ClipBuilder], data_dir: Folder | None, split: str) -> EncodedClips:
     """Opens a split of a prepared set.
 
     Args:

@@ -42,7 +42,8 @@ class Vid4(clips.ClipBuilder):
         )
 
     @staticmethod
-    def keys(manual_dir):
+    def keys(manual_dir: clips.Folder) -> dict[str, list[str]]:
+        """See `ClipBuilder`."""
         root = pathlib.Path(manual_dir, "GT")
         found = [name for name in CLIPS if _paths(manual_dir, name)]
         if not found:
@@ -50,7 +51,8 @@ class Vid4(clips.ClipBuilder):
         return {"test": found}
 
     @staticmethod
-    def frames(manual_dir, key):
+    def frames(manual_dir: clips.Folder, key: str) -> list[pathlib.Path]:
+        """See `ClipBuilder`."""
         paths, size = _paths(manual_dir, key), None
         for path in paths:
             _, size = read_png(path, size)
@@ -62,6 +64,6 @@ def _paths(manual_dir, key):
     return sorted((path for path in folder.glob("*.png") if not path.name.startswith(".")), key=frame_order)
 
 
-def data_source(data_dir, split):
+def data_source(data_dir: clips.Folder | None, split: str) -> clips.EncodedClips:
     """Opens a split of the prepared set; see `input_pipeline.builders.clips.open_split`."""
     return clips.open_split(Vid4, data_dir, split)

@@ -1,5 +1,7 @@
 """Vimeo-90K's septuplets, the training set of the field."""
 
+import pathlib
+
 import tensorflow_datasets as tfds
 
 from input_pipeline import septuplets
@@ -46,17 +48,19 @@ class Vimeo90k(clips.ClipBuilder):
         )
 
     @staticmethod
-    def keys(manual_dir):
+    def keys(manual_dir: clips.Folder) -> dict[str, list[str]]:
+        """See `ClipBuilder`."""
         return septuplets.read_lists(manual_dir)
 
     @staticmethod
-    def frames(manual_dir, key):
+    def frames(manual_dir: clips.Folder, key: str) -> list[pathlib.Path]:
+        """See `ClipBuilder`."""
         paths = septuplets.frame_paths(manual_dir, key)
         for path in paths:
             read_png(path, septuplets.SIZE)
         return paths
 
 
-def data_source(data_dir, split):
+def data_source(data_dir: clips.Folder | None, split: str) -> clips.EncodedClips:
     """Opens a split of the prepared set; see `input_pipeline.builders.clips.open_split`."""
     return clips.open_split(Vimeo90k, data_dir, split)

@@ -2,7 +2,16 @@
 
 import argparse
 import importlib
+import importlib.metadata
+import os
 import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from msitf_jax.limits import MAX_PIXELS
+
+# OpenCV's own limit is sixteen times as high, and read when it is imported.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 
 COMMANDS = {
     "upscale": "a video, four times the size and twice the frame rate",
@@ -13,7 +22,7 @@ COMMANDS = {
 }
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `msitf COMMAND ...` and returns the exit status, see `run`."""
     parser = argparse.ArgumentParser(
         prog="msitf",
@@ -21,13 +30,15 @@ def main(arguments=None):
         epilog="\n".join(f"{name:<10}{summary}" for name, summary in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    version = importlib.metadata.version("msitf-jax")
+    parser.add_argument("--version", action="version", version=f"msitf {version}")
     parser.add_argument("command", choices=COMMANDS, help="one of those below; msitf COMMAND --help tells more")
     arguments = sys.argv[1:] if arguments is None else arguments
     command = parser.parse_args(arguments[:1]).command
     return run(importlib.import_module(f"msitf_jax.cli.{command}"), arguments[1:], prog=f"msitf {command}")
 
 
-def run(command, arguments, *, prog):
+def run(command: ModuleType, arguments: Sequence[str] | None, *, prog: str) -> int:
     """Runs one command.
 
     Args:
@@ -38,6 +49,8 @@ def run(command, arguments, *, prog):
     Returns:
       The exit status: 0, 2 with one sentence on standard error, or 130 if it was stopped.
     """
+    from jax.errors import JaxRuntimeError  # `msitf --help` does without JAX
+
     parser = argparse.ArgumentParser(prog=prog, description=command.__doc__)
     command.add_arguments(parser)
     options = parser.parse_args(arguments)
@@ -46,7 +59,16 @@ def run(command, arguments, *, prog):
     except (ValueError, OSError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, JaxRuntimeError) as error:
+        print(f"{prog}: {out_of_memory(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
         print(f"{prog}: {stop or 'stopped'}", file=sys.stderr)
         return 130
     return 0
+
+
+def out_of_memory(error: Exception) -> str:
+    """What a `MemoryError` or an error of JAX's devices is told as: one sentence."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"there is too little memory for this, or a device failed ({reason})"

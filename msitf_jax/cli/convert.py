@@ -5,7 +5,7 @@ import argparse
 from msitf_jax.weights import convert
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """IN and OUT."""
     parser.add_argument(
         "source", metavar="IN", help="a published .pth state dict, a .safetensors file or a name such as msitf-small"
@@ -23,7 +23,7 @@ def add_arguments(parser):
     )
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     """See `msitf_jax.weights.convert`."""
     convert(options.source, options.target, half=options.half, notes=dict(options.notes))
 

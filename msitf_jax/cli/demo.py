@@ -1,5 +1,6 @@
 """A look at what to expect: draws a clip of moving test patterns, upscales it, and compares it with the truth."""
 
+import argparse
 import pathlib
 
 from input_pipeline import synthetic
@@ -7,7 +8,7 @@ from input_pipeline.degradation import degrade
 from msitf_jax import atomic, methods
 from msitf_jax.cli.upscale import keep_compiled
 from msitf_jax.evaluation import report
-from msitf_jax.evaluation.benchmark import score_clip
+from msitf_jax.evaluation.benchmark import Scores, score_clip
 from msitf_jax.video import job
 from msitf_jax.video.upscaler import DEFAULT_WEIGHTS
 
@@ -15,7 +16,7 @@ SEED = 1000  # of the clip: even, as training draws odd ones
 RATE = 12  # frames a second of the small clip
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to put it, and which weights."""
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default="demo", help="where to put it (default: demo)")
     parser.add_argument(
@@ -25,7 +26,7 @@ def add_arguments(parser):
     )
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     """Prints the scores, and where video and page lie."""
     keep_compiled()
     folder = pathlib.Path(options.folder)
@@ -36,7 +37,9 @@ def run(options):
     print(f"before and after, to slide:  {(folder / 'compare.html').resolve().as_uri()}")
 
 
-def show(folder, weights, *, frames=25, height=256, width=448):
+def show(
+    folder: pathlib.Path, weights: str, *, frames: int = 25, height: int = 256, width: int = 448
+) -> dict[str, Scores]:
     """Upscales a clip that is drawn in full and made small, and scores weights and baselines on it.
 
     Args:

@@ -1,13 +1,15 @@
 """PSNR and SSIM of weights on clips."""
 
+import argparse
+
 from input_pipeline.degradation import DEGRADATIONS
 from msitf_jax.evaluation import benchmark
 from msitf_jax.evaluation.clips import VIMEO90K
 from msitf_jax.evaluation.windows import RULES
-from msitf_jax.methods import COMPUTE_DTYPES
+from msitf_jax.model.precision import COMPUTE_DTYPES
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The data set, the weights, and how to score."""
     parser.add_argument(
         "--dataset",
@@ -36,6 +38,6 @@ def add_arguments(parser):
     parser.add_argument("--save_images", metavar="DIR", help="write the scored outputs there, as CLIP/FRAME.png")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     """See `msitf_jax.evaluation.benchmark.run`."""
     benchmark.run(**vars(options))

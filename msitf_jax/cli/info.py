@@ -1,5 +1,6 @@
 """What this installation has, or what a video, a folder of frames or weights hold."""
 
+import argparse
 import importlib.metadata
 import pathlib
 
@@ -14,14 +15,14 @@ from msitf_jax.weights import pretrained
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """An optional file."""
     parser.add_argument(
         "path", metavar="FILE", nargs="?", help="a video, a folder of frames, a weight file or its name"
     )
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     """Prints it, a line a fact."""
     if options.path is None:
         facts = _installation()

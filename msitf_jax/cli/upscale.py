@@ -9,7 +9,7 @@ import jax
 import platformdirs
 
 from input_pipeline.degradation import DEGRADATIONS
-from msitf_jax.methods import COMPUTE_DTYPES
+from msitf_jax.model.precision import COMPUTE_DTYPES
 from msitf_jax.video import job
 from msitf_jax.video.reader import IMAGE_SUFFIXES
 from msitf_jax.video.upscaler import DEFAULT_WEIGHTS, SCALES
@@ -19,7 +19,7 @@ from msitf_jax.video.writer import CONTAINERS
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Input, output, and what there is to choose."""
     parser.add_argument(
         "source", metavar="INPUT", help=f"a video file, or a folder of frames ({', '.join(IMAGE_SUFFIXES)})"
@@ -65,13 +65,13 @@ def add_arguments(parser):
     encoding.add_argument("--pix_fmt", help="FFmpeg's name (default: yuv420p, or yuv420p10le of more than 8 bits)")
 
 
-def run(options):
+def run(options: argparse.Namespace) -> None:
     """See `msitf_jax.video.job.run`; prints its summary."""
     keep_compiled()
     print(job.run(**vars(options)).text)
 
 
-def keep_compiled():
+def keep_compiled() -> None:
     """Keeps what XLA compiles on disk for the next start, unless JAX_COMPILATION_CACHE_DIR says where."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("msitf-jax"))
@@ -97,7 +97,7 @@ def _rate(text):
     try:
         rate = fractions.Fraction(text)
     except (ValueError, ZeroDivisionError):
-        rate = 0
+        rate = fractions.Fraction(0)
     if not 0 < rate <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r}: expected frames a second, such as 25 or 30000/1001")
     return rate

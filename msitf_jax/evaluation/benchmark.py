@@ -2,33 +2,40 @@
 
 import pathlib
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-from input_pipeline.degradation import DEGRADATIONS, SCALE, degrade
+from input_pipeline.degradation import DEGRADATIONS, SCALE, Degradation, degrade
 from msitf_jax import atomic, methods
 from msitf_jax import weights as weight_files
+from msitf_jax.atomic import FilePath
 from msitf_jax.evaluation import report
-from msitf_jax.evaluation.clips import find_clips
+from msitf_jax.evaluation.clips import FrameFolder, Frames, find_clips
 from msitf_jax.evaluation.metrics import luma, psnr, ssim
-from msitf_jax.evaluation.windows import windows
+from msitf_jax.evaluation.windows import Rule, windows
+from msitf_jax.methods import Method
+from msitf_jax.model.precision import ComputeDtype
 
-DEFAULT_DEGRADATION = "bd_matlab"
+Scores: TypeAlias = dict[str, float]
+DEFAULT_DEGRADATION: Degradation = "bd_matlab"
 MOST_ROWS = 20  # of more clips only the mean is printed
 
 
 def run(
-    dataset,
+    dataset: FilePath,
     *,
-    data_dir=None,
-    weights,
-    degradation=None,
-    frames="published",
-    compute_dtype="float32",
-    json=None,
-    save_images=None,
-):
+    data_dir: FilePath | None = None,
+    weights: FilePath,
+    degradation: Degradation | None = None,
+    frames: Rule = "published",
+    compute_dtype: ComputeDtype = "float32",
+    json: FilePath | None = None,
+    save_images: FilePath | None = None,
+) -> dict[str, Any]:
     """All of `evaluate.py`: finds the clips, scores them, prints the table, or its last row if it would be long.
 
     Args:
@@ -83,7 +90,15 @@ def _choose_degradation(name, asked):
     return asked or made_for or DEFAULT_DEGRADATION
 
 
-def evaluate(clips, method, *, degradation, rule, save_images=None, progress=True):
+def evaluate(
+    clips: Sequence[FrameFolder],
+    method: Method,
+    *,
+    degradation: Degradation,
+    rule: Rule,
+    save_images: FilePath | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
     """Scores a method on several clips, after a look at all frames so that nothing fails halfway.
 
     Args:
@@ -125,7 +140,15 @@ def evaluate(clips, method, *, degradation, rule, save_images=None, progress=Tru
     return {"clips": results, "mean": mean | {"frames": total}}
 
 
-def score_clip(truth, method, *, degradation, rule, name="of frames", on_frame=None):
+def score_clip(
+    truth: Frames,
+    method: Method,
+    *,
+    degradation: Degradation,
+    rule: Rule,
+    name: str = "of frames",
+    on_frame: Callable[[int, npt.NDArray[np.uint8]], object] | None = None,
+) -> Scores:
     """Scores one clip.
 
     Args:
@@ -155,7 +178,7 @@ def score_clip(truth, method, *, degradation, rule, name="of frames", on_frame=N
     return _means(scores)
 
 
-def score_outputs(outputs, truth):
+def score_outputs(outputs: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> Scores:
     """Scores frames that are at hand, of which every other one, from the first on, lies at an input's time.
 
     Args:

@@ -1,12 +1,16 @@
 """Clips of frames on disk."""
 
 import pathlib
+from typing import Protocol
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from input_pipeline import septuplets
 from input_pipeline.png import frame_order, read_png
+from msitf_jax.atomic import FilePath
+from msitf_jax.limits import MAX_PIXELS
 
 VID4 = ("calendar", "city", "foliage", "walk")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -14,31 +18,45 @@ VIMEO90K = {f"vimeo90k_{split.removeprefix('test_')}": split for split in septup
 SMALLEST = 12  # pixels; SSIM's window is 11
 
 
+class Frames(Protocol):
+    """A sequence of `[H, W, 3]` uint8 RGB frames, such as a list, an array, or a `FrameFolder`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[np.uint8]: ...
+
+
 class FrameFolder:
     """The frames of one clip, in the order of the numbers in their names, read when asked for.
 
     `len(clip)` is how many there are, `clip[i]` one of them, `[H, W, 3]` uint8 RGB.
+
+    Attributes:
+      folder: where they are.
+      name: of the clip.
+      paths: of the frames, in order.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self.name = folder.name
         files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
         self.paths = sorted((path for path in files if path.suffix.lower() in IMAGE_SUFFIXES), key=frame_order)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> npt.NDArray[np.uint8]:
         return read_frame(self.paths[index])
 
-    def check(self):
+    def check(self) -> None:
         """Reads every frame once.
 
         Raises:
           ValueError: names a frame that is unreadable, too small, of another size than the first, or there twice.
         """
-        shape, stems = None, {}
+        shape = None
+        stems: dict[str, pathlib.Path] = {}
         for path in self.paths:
             if path.stem in stems:
                 raise ValueError(f"frame {path}: there is {stems[path.stem].name} too, expected one file a frame")
@@ -55,12 +73,12 @@ class FrameFolder:
 class Septuplet(FrameFolder):
     """A clip of Vimeo-90K: im1.png to im7.png, 448x256, whatever else is in the folder."""
 
-    def __init__(self, root, key):
+    def __init__(self, root: FilePath, key: str) -> None:
         self.name = key
         self.paths = septuplets.frame_paths(root, key)
         self.folder = self.paths[0].parent
 
-    def check(self):
+    def check(self) -> None:
         """Reads every frame once.
 
         Raises:
@@ -70,7 +88,7 @@ class Septuplet(FrameFolder):
             read_png(path, septuplets.SIZE)
 
 
-def read_frame(path):
+def read_frame(path: FilePath) -> npt.NDArray[np.uint8]:
     """An image file -> `[H, W, 3]` uint8 RGB; raises ValueError if it is not an opaque 8-bit image."""
     content = np.fromfile(path, np.uint8)
     try:
@@ -78,17 +96,17 @@ def read_frame(path):
     except cv2.error:  # such as sizes that no image has
         frame = None
     if frame is None:
-        raise ValueError(f"frame {path}: not a readable image")
+        raise ValueError(f"frame {path}: not a readable image of at most {MAX_PIXELS:,} pixels")
     if frame.dtype != np.uint8:
         raise ValueError(f"frame {path}: is {frame.dtype}, expected 8 bits a channel")
     if frame.ndim == 2:
         return np.repeat(frame[..., None], 3, axis=2)
-    if frame.shape[2] == 4 and frame[..., 3].min() < 255:
+    if frame.shape[2] == 4 and (frame[..., 3] < 255).any():
         raise ValueError(f"frame {path}: has transparent pixels, expected an opaque image")
     return np.ascontiguousarray(frame[..., 2::-1])
 
 
-def find_clips(dataset, data_dir=None):
+def find_clips(dataset: FilePath, data_dir: FilePath | None = None) -> tuple[list[FrameFolder], list[str]]:
     """Finds a data set's clips.
 
     Args:

@@ -3,8 +3,11 @@
 On 8-bit frames in 0..255, no border cropped. "Y" is BT.601 luma in its 16..235 range, not rounded.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 PEAK = 255.0
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255
@@ -12,19 +15,19 @@ _WINDOW = cv2.getGaussianKernel(11, 1.5)
 _C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
 
-def luma(frame):
+def luma(frame: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """`[..., 3]` RGB in 0..255 -> `[...]` float64 in 16..235: `16 + (65.481 R + 128.553 G + 24.966 B) / 255`."""
     return 16 + frame.astype(np.float64) @ _LUMA
 
 
-def psnr(frame, truth):
+def psnr(frame: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
     """Peak signal-to-noise ratio in dB, peak 255, over everything in two arrays of one shape; inf if they are equal."""
     _check_pair(frame, truth)
     error = np.mean((frame.astype(np.float64) - truth.astype(np.float64)) ** 2)
     return float(10 * np.log10(PEAK**2 / error)) if error else float("inf")
 
 
-def ssim(frame, truth):
+def ssim(frame: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
     """Structural similarity (Wang et al., 2004): Gaussian window 11x11, sigma 1.5, where it fits in whole.
 
     Args:

@@ -2,8 +2,11 @@
 
 import json
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from msitf_jax import atomic
+from msitf_jax.atomic import FilePath
 
 _COLUMNS = (
     ("frames", "frames", "{:d}"),
@@ -15,7 +18,7 @@ _COLUMNS = (
 )
 
 
-def table(clips, mean=None):
+def table(clips: Mapping[str, Mapping[str, float]], mean: Mapping[str, float] | None = None) -> str:
     """Scores as lines of text.
 
     Args:
@@ -33,7 +36,7 @@ def table(clips, mean=None):
     return "\n".join(lines)
 
 
-def write_json(path, report):
+def write_json(path: FilePath, report: Mapping[str, Any]) -> None:
     """Writes a report; a PSNR of equal frames, which is infinite, becomes null."""
     text = json.dumps(_finite(report), indent=2, allow_nan=False) + "\n"
     atomic.write(path, lambda file: file.write(text.encode()))

@@ -1,8 +1,10 @@
 """Which frames of a clip go through the network together, and which of its outputs count."""
 
 import dataclasses
+from typing import Literal, TypeAlias, get_args
 
-RULES = ("published", "all")
+Rule: TypeAlias = Literal["published", "all"]
+RULES: tuple[Rule, ...] = get_args(Rule)
 LENGTH = 7  # output frames of a whole window: 4 frames in, 7 out
 STRIDE = LENGTH - 1  # windows share the frame where they meet
 
@@ -20,12 +22,12 @@ class Window:
     scored: range
 
     @property
-    def inputs(self):
+    def inputs(self) -> range:
         """Indices into the full-rate clip of the frames that the network is given."""
         return self.outputs[::2]
 
 
-def windows(frames, rule):
+def windows(frames: int, rule: Rule) -> list[Window]:
     """Cuts a full-rate clip into windows.
 
     Args:

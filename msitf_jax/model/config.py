@@ -1,10 +1,12 @@
 """What of the network can be chosen."""
 
 import dataclasses
+from typing import Literal, TypeAlias, get_args
 
-from msitf_jax.ops.resize import BASES
+from msitf_jax.ops.resize import BASES, Base
 
-INTERPOLATIONS = ("first", "mean", "both")
+Interpolation: TypeAlias = Literal["first", "mean", "both"]
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +41,10 @@ class MSITFConfig:
     window_heads: int = 4
     mlp_ratio: int = 2
     stochastic_depth: float = 0.1
-    base: str = "trilinear"
-    interpolation: str = "first"
+    base: Base = "trilinear"
+    interpolation: Interpolation = "first"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type in (int, "int") and (not isinstance(value, int) or value < 1):

@@ -20,13 +20,13 @@ RENDER_PIXELS, DEVICE_RENDER_PIXELS = 2048, 1 << 15
 class Reconstruction(nnx.Module):
     """Two sub-pixel upsamplings by 2 and two convolutions at full resolution."""
 
-    def __init__(self, channels, *, rngs):
+    def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
         self.upconv1 = Conv(channels, 4 * channels, rngs=rngs)
         self.upconv2 = Conv(channels, 4 * channels, rngs=rngs)
         self.conv_hr = Conv(channels, channels, rngs=rngs)
         self.conv_last = Conv(channels, 3, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` -> `[B, 4H, 4W, 3]`, to be added to the resized input."""
         x = subpixel_upsample2x(self.upconv2, subpixel_upsample2x(self.upconv1, x))
         return self.conv_last(leaky_relu(self.conv_hr(x)))
@@ -46,7 +46,7 @@ class MSITF(nnx.Module):
     (1, 3, 36, 28, 3)
     """
 
-    def __init__(self, config=None, *, rngs):
+    def __init__(self, config: MSITFConfig | None = None, *, rngs: nnx.Rngs) -> None:
         self.config = config = config or MSITFConfig()
         channels = config.channels
         self.conv_first = Conv(3, channels, rngs=rngs)
@@ -60,7 +60,7 @@ class MSITF(nnx.Module):
         self.trunk = SwinTrunk(config, rngs=rngs)
         self.reconstruction = Reconstruction(channels, rngs=rngs)
 
-    def __call__(self, clip, *, train=False, rngs=None):
+    def __call__(self, clip: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Upscales a clip.
 
         Args:
@@ -76,18 +76,19 @@ class MSITF(nnx.Module):
         Raises:
           ValueError: a clip of another shape or type, or `train` without `rngs`.
         """
-        if train and rngs is None:
+        if not train:
+            return self.forward(clip)
+        if rngs is None:
             raise ValueError("`rngs` (=None) must be an nnx.Rngs when `train` is True: stochastic depth draws from it")
-        survival = self.draw_survival(*clip.shape[:2], rngs.dropout()) if train else None
-        return self.forward(clip, survival)
+        return self.forward(clip, self.draw_survival(clip.shape[0], clip.shape[1], rngs.dropout()))
 
-    def draw_survival(self, batch, frames, key):
+    def draw_survival(self, batch: int, frames: int, key: jax.Array) -> jax.Array:
         """Stochastic depth for clips of so many input frames: `[B, 2N-1, groups, blocks, 2]`, see `SwinTrunk`."""
         length = 2 * frames - 1
         drawn = self.trunk.draw_survival(batch * length, key, self.conv_first.kernel.dtype)
         return drawn.reshape(batch, length, *drawn.shape[1:])
 
-    def forward(self, clip, survival=None, *, remat=False):
+    def forward(self, clip: jax.Array, survival: jax.Array | None = None, *, remat: bool = False) -> jax.Array:
         """`__call__` with stochastic depth that is already drawn.
 
         Args:
@@ -109,10 +110,10 @@ class MSITF(nnx.Module):
         features = recomputed(self.interpolate)(features)
         features = self.temporal_fusion(features, remat=remat)
         features = features + recomputed(self.context)(features)
-        residual = self.render(features, clip.shape[2:4], survival, remat=remat)
+        residual = self.render(features, (clip.shape[2], clip.shape[3]), survival, remat=remat)
         return BASES[self.config.base](clip) + residual.astype(clip.dtype)
 
-    def shallow_features(self, clip):
+    def shallow_features(self, clip: jax.Array) -> jax.Array:
         """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`, H' and W' the next multiples of 8, zero below and to the right."""
         batch, frames, height, width, _ = clip.shape
         x = leaky_relu(self.conv_first(clip.reshape(batch * frames, height, width, 3)))
@@ -121,7 +122,7 @@ class MSITF(nnx.Module):
             x = block(x)
         return x.reshape(batch, frames, *x.shape[1:])
 
-    def interpolate(self, features):
+    def interpolate(self, features: jax.Array) -> jax.Array:
         """Puts features between those of every two neighbours: `[B, N, H, W, C]` -> `[B, 2N-1, H, W, C]`."""
         batch, frames, *frame = features.shape
 
@@ -142,7 +143,9 @@ class MSITF(nnx.Module):
         out = jnp.zeros((batch, 2 * frames - 1, *frame), features.dtype)
         return out.at[:, ::2].set(features).at[:, 1::2].set(middle.reshape(batch, frames - 1, *frame))
 
-    def render(self, features, size, survival=None, *, remat=False):
+    def render(
+        self, features: jax.Array, size: tuple[int, int], survival: jax.Array | None = None, *, remat: bool = False
+    ) -> jax.Array:
         """Trunk and reconstruction, some frames at a time.
 
         Args:

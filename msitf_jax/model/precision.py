@@ -6,20 +6,27 @@ whatever is a number a channel, such as biases, whose gradients are sums over al
 every step: gradients and updates are those of the float32 parameters.
 """
 
+from typing import Literal, TypeAlias, get_args
+
 import jax
 import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
 
+ComputeDtype: TypeAlias = Literal["float32", "bfloat16"]
+COMPUTE_DTYPES: tuple[ComputeDtype, ...] = get_args(ComputeDtype)
 # Their kernels make attention logits, of which the exponential is taken.
 _PRECISE = frozenset({"bias_fc1", "bias_fc2"})
 
 
-def at_least_float32(dtype):
+def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
     """float32 in place of a narrower floating-point type."""
     # Not `jnp.promote_types`, which strict promotion forbids here.
-    return dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)
+    dtype = jnp.dtype(dtype)
+    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
-def narrow(params, dtype):
+def narrow(params: nnx.State, dtype: DTypeLike) -> nnx.State:
     """Parameters of `MSITF` with the kernels in `dtype`, but for the two that make attention logits.
 
     Args:

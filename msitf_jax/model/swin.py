@@ -6,8 +6,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
+from jax.typing import DTypeLike
 
+from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.layers import Conv, LayerNorm, Linear
 from msitf_jax.model.precision import at_least_float32
 from msitf_jax.ops.chunks import map_chunks, on_cpu
@@ -21,21 +24,21 @@ STRIP_PIXELS = 3072  # at a time on a CPU: their attention weights fill about 3 
 BIAS_HIDDEN = 512  # units in the network that gives the position bias
 
 
-def relative_coordinates():
+def relative_coordinates() -> npt.NDArray[np.float64]:
     """`[225, 2]` float64: offsets (rows, columns) -7..7 between two tokens of a window, on Swin V2's log scale."""
     steps = 8 * np.arange(1 - WINDOW, WINDOW) / (WINDOW - 1)
     steps = np.sign(steps) * np.log2(np.abs(steps) + 1) / np.log2(8)
     return np.stack(np.meshgrid(steps, steps, indexing="ij"), -1).reshape(-1, 2)
 
 
-def relative_index():
+def relative_index() -> npt.NDArray[np.int64]:
     """`[64, 64]` int: row of `relative_coordinates` for (query, key), tokens counted row by row."""
     token = np.stack(np.divmod(np.arange(WINDOW**2), WINDOW), -1)
     delta = token[:, None] - token[None, :] + WINDOW - 1
     return delta[..., 0] * (2 * WINDOW - 1) + delta[..., 1]
 
 
-def shift_regions(height, width):
+def shift_regions(height: int, width: int) -> npt.NDArray[np.int64]:
     """`[height // 8, width // 8, 64]` int: which of nine regions each token of a shifted frame's windows comes from.
 
     Rolling the frame by -4 brings its first rows and columns behind its last ones: cuts lie 8 and 4 from the end.
@@ -48,19 +51,19 @@ def shift_regions(height, width):
     return regions.reshape(*regions.shape[:2], WINDOW**2)
 
 
-def shift_mask(regions):
+def shift_mask(regions: jax.Array | npt.NDArray[np.int64]) -> jax.Array:
     """`[..., 64]` regions -> `[..., 64, 64]`: -100 where query and key are of different regions, else 0."""
     return jnp.where(regions[..., :, None] == regions[..., None, :], 0.0, -100.0)
 
 
-def to_windows(x):
+def to_windows(x: jax.Array) -> jax.Array:
     """`[B, 8, W, C]` strips -> `[B * W // 8, 64, C]` windows, windows and tokens row by row."""
     strips, _, width, channels = x.shape
     x = x.reshape(strips, WINDOW, width // WINDOW, WINDOW, channels).swapaxes(1, 2)
     return x.reshape(-1, WINDOW**2, channels)
 
 
-def from_windows(windows, width):
+def from_windows(windows: jax.Array, width: int) -> jax.Array:
     """The inverse of `to_windows`: `[B * W // 8, 64, C]` -> `[B, 8, W, C]`."""
     x = windows.reshape(-1, width // WINDOW, WINDOW, WINDOW, windows.shape[-1]).swapaxes(1, 2)
     return x.reshape(-1, WINDOW, width, windows.shape[-1])
@@ -75,7 +78,7 @@ _trunk_linear = functools.partial(
 class WindowAttention(nnx.Module):
     """Scaled cosine attention within windows, with a continuous position bias (Swin V2, equations 2 to 4)."""
 
-    def __init__(self, channels, heads, *, rngs):
+    def __init__(self, channels: int, heads: int, *, rngs: nnx.Rngs) -> None:
         self.qkv = _trunk_linear(channels, 3 * channels, bias_init=None, rngs=rngs)
         self.q_bias = nnx.Param(jnp.zeros((channels,)))
         self.v_bias = nnx.Param(jnp.zeros((channels,)))
@@ -85,13 +88,13 @@ class WindowAttention(nnx.Module):
         self.proj = _trunk_linear(channels, channels, rngs=rngs)
         self.heads = heads
 
-    def position_bias(self):
+    def position_bias(self) -> jax.Array:
         """`[heads, 64, 64]`, added to the logits of every window."""
         table = jnp.asarray(relative_coordinates(), self.bias_fc1.kernel.dtype)
         table = 16 * jax.nn.sigmoid(self.bias_fc2(jax.nn.relu(self.bias_fc1(table))))
         return table[relative_index()].transpose(2, 0, 1)
 
-    def __call__(self, windows, regions=None):
+    def __call__(self, windows: jax.Array, regions: jax.Array | None = None) -> jax.Array:
         """`[windows, 64, C]`, and for shifted windows the regions `[windows, 64]` -> `[windows, 64, C]`."""
         count, tokens, channels = windows.shape
         bias = jnp.concatenate([self.q_bias[...], jnp.zeros_like(self.q_bias[...]), self.v_bias[...]])
@@ -111,7 +114,7 @@ class WindowAttention(nnx.Module):
         return self.proj(out.reshape(windows.shape).astype(windows.dtype))
 
 
-def unit_length(x):
+def unit_length(x: jax.Array) -> jax.Array:
     """x divided by its Euclidean length over the last axis, or by 1e-12 where that is shorter (not for float16)."""
     length = jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), NORM_EPSILON**2))
     return x / length
@@ -120,7 +123,7 @@ def unit_length(x):
 class SwinBlock(nnx.Module):
     """Window attention and an MLP, each normalised after it and added: `x + norm1(attn(x))`, `x + norm2(mlp(x))`."""
 
-    def __init__(self, channels, heads, mlp_ratio, shifted, *, rngs):
+    def __init__(self, channels: int, heads: int, mlp_ratio: int, shifted: bool, *, rngs: nnx.Rngs) -> None:
         self.attn = WindowAttention(channels, heads, rngs=rngs)
         self.norm1 = LayerNorm(channels, rngs=rngs)
         self.fc1 = _trunk_linear(channels, mlp_ratio * channels, rngs=rngs)
@@ -128,7 +131,7 @@ class SwinBlock(nnx.Module):
         self.norm2 = LayerNorm(channels, rngs=rngs)
         self.shifted = shifted
 
-    def __call__(self, x, survival):
+    def __call__(self, x: jax.Array, survival: jax.Array | None) -> jax.Array:
         """`[B, H, W, C]` -> the same; `survival` `[B, 2]` scales the two branches of each frame, None leaves them."""
         batch, height, width, channels = x.shape
         rows = height // WINDOW
@@ -161,7 +164,7 @@ def _scaled(branch, survival, which):
 class ResidualGroup(nnx.Module):
     """RSTB: Swin blocks, a 3x3 and a 1x1 convolution, added to the input."""
 
-    def __init__(self, config, *, rngs):
+    def __init__(self, config: MSITFConfig, *, rngs: nnx.Rngs) -> None:
         self.blocks = nnx.List(
             SwinBlock(config.channels, config.window_heads, config.mlp_ratio, shifted=i % 2 == 1, rngs=rngs)
             for i in range(config.trunk_blocks)
@@ -169,7 +172,7 @@ class ResidualGroup(nnx.Module):
         self.conv = Conv(config.channels, config.channels, rngs=rngs)
         self.embed = Conv(config.channels, config.channels, kernel_size=1, rngs=rngs)
 
-    def __call__(self, x, survival):
+    def __call__(self, x: jax.Array, survival: jax.Array | None) -> jax.Array:
         """`[B, H, W, C]` and survival `[B, blocks, 2]` or None -> `[B, H, W, C]`."""
         out = x
         for i, block in enumerate(self.blocks):
@@ -180,7 +183,7 @@ class ResidualGroup(nnx.Module):
 class SwinTrunk(nnx.Module):
     """The deep part that every frame goes through by itself: a Swin2SR body without upsampling."""
 
-    def __init__(self, config, *, rngs):
+    def __init__(self, config: MSITFConfig, *, rngs: nnx.Rngs) -> None:
         self.conv_first = Conv(config.channels, config.channels, rngs=rngs)
         self.embed = Conv(config.channels, config.channels, kernel_size=1, rngs=rngs)
         self.embed_norm = LayerNorm(config.channels, rngs=rngs)
@@ -191,7 +194,7 @@ class SwinTrunk(nnx.Module):
         self.survival_shape = (config.trunk_groups, config.trunk_blocks, 2)
         self.drop_rates = tuple(np.linspace(0, config.stochastic_depth, blocks).tolist())
 
-    def draw_survival(self, frames, key, dtype):
+    def draw_survival(self, frames: int, key: jax.Array, dtype: DTypeLike) -> jax.Array:
         """Stochastic depth (Huang et al., ECCV 2016): `[frames, groups, blocks, 2]`, 0 or 1 / P(kept).
 
         Each frame keeps or drops the two branches of each block on its own.
@@ -200,7 +203,7 @@ class SwinTrunk(nnx.Module):
         drawn = jax.random.bernoulli(key, kept, (frames, *self.survival_shape))
         return drawn.astype(dtype) / kept
 
-    def __call__(self, x, survival=None):
+    def __call__(self, x: jax.Array, survival: jax.Array | None = None) -> jax.Array:
         """`[B, H, W, C]`, H and W multiples of 8; survival as drawn, None in evaluation -> `[B, H, W, C]`."""
         shallow = self.conv_first(x)
         tokens = self.embed_norm(self.embed(shallow))

@@ -1,28 +1,33 @@
 """Fusion over time: a bidirectional deformable ConvLSTM, then attention over time at every pixel."""
 
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from msitf_jax.model.alignment import PCDAlignment, Pyramid
+from msitf_jax.model.alignment import Levels, PCDAlignment, Pyramid
 from msitf_jax.model.layers import Conv, Linear, torch_uniform
 from msitf_jax.model.precision import at_least_float32
+
+# A feature pyramid, and its half of the offset convolutions.
+PreparedAlignment: TypeAlias = tuple[Levels, Levels]
 
 
 class StateAlignment(nnx.Module):
     """Moves the input's features as a recurrent state says: `fusion(align(pyramid(x), pyramid(state)))`."""
 
-    def __init__(self, channels, groups, *, rngs):
+    def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs) -> None:
         self.pyramid = Pyramid(channels, rngs=rngs)
         self.align = PCDAlignment(channels, groups, rngs=rngs)
         self.fusion = Conv(channels, channels, kernel_size=1, rngs=rngs)
 
-    def prepare(self, x):
+    def prepare(self, x: jax.Array) -> PreparedAlignment:
         """`[B, H, W, C]` -> (x's pyramid, its half of the offset convolutions): all that needs no state."""
         pyramid = self.pyramid(x)
         return pyramid, self.align.prepare(pyramid)
 
-    def __call__(self, prepared, state):
+    def __call__(self, prepared: PreparedAlignment, state: jax.Array) -> jax.Array:
         """`prepare(x)` and a state `[B, H, W, C]` -> `[B, H, W, C]`."""
         return self.fusion(self.align(*prepared, self.pyramid(state)))
 
@@ -34,16 +39,18 @@ class DeformableLSTMCell(nnx.Module):
     `c = sigmoid(f) c' + sigmoid(i) tanh(g)`; `h = sigmoid(o) tanh(c)`.
     """
 
-    def __init__(self, channels, groups, *, rngs):
+    def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs) -> None:
         self.align_h = StateAlignment(channels, groups, rngs=rngs)
         self.align_c = StateAlignment(channels, groups, rngs=rngs)
         self.gates = Conv(2 * channels, 4 * channels, rngs=rngs)
 
-    def prepare(self, x):
+    def prepare(self, x: jax.Array) -> tuple[jax.Array, PreparedAlignment, PreparedAlignment]:
         """`[B, H, W, C]` -> what a step needs of x, with B still the first axis of every array."""
         return x, self.align_h.prepare(x), self.align_c.prepare(x)
 
-    def __call__(self, prepared, state):
+    def __call__(
+        self, prepared: tuple[jax.Array, PreparedAlignment, PreparedAlignment], state: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
         """`prepare(x)` and state (h, c), `[B, H, W, C]` each -> the next state."""
         x, for_h, for_c = prepared
         h, c = state
@@ -60,11 +67,11 @@ class BidirectionalFusion(nnx.Module):
     The directions share weights and go through one `lax.scan` as one batch.
     """
 
-    def __init__(self, channels, groups, *, rngs):
+    def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs) -> None:
         self.cell = DeformableLSTMCell(channels, groups, rngs=rngs)
         self.merge = Conv(2 * channels, channels, kernel_size=1, rngs=rngs)
 
-    def __call__(self, features, *, remat=False):
+    def __call__(self, features: jax.Array, *, remat: bool = False) -> jax.Array:
         """`[B, T, H, W, C]` -> the same; `remat` keeps only the states for the gradients, see `MSITF.forward`."""
         batch, length, *frame = features.shape
         recomputed = jax.checkpoint if remat else lambda part: part
@@ -91,13 +98,13 @@ class BidirectionalFusion(nnx.Module):
 class TemporalAttention(nnx.Module):
     """Global context: at every pixel, multi-head attention over its features at all times."""
 
-    def __init__(self, channels, heads, *, rngs):
+    def __init__(self, channels: int, heads: int, *, rngs: nnx.Rngs) -> None:
         uniform = torch_uniform(channels)
         self.qkv = Linear(channels, 3 * channels, kernel_init=uniform, bias_init=uniform, rngs=rngs)
         self.proj = Linear(channels, channels, kernel_init=uniform, bias_init=uniform, rngs=rngs)
         self.heads = heads
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, T, H, W, C]` -> the same shape."""
         batch, length, height, width, channels = x.shape
         head_dim = channels // self.heads

@@ -1,14 +1,19 @@
 """Work done a part of the batch at a time."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import jax
 
+_T = TypeVar("_T")
 
-def on_cpu(value, elsewhere):
+
+def on_cpu(value: _T, elsewhere: _T) -> _T:
     """`value` where JAX's default device is a CPU, whose cache holds little, else the other: few and large launches."""
     return value if jax.default_backend() == "cpu" else elsewhere
 
 
-def map_chunks(function, arrays, limit):
+def map_chunks(function: Callable[[Any], jax.Array], arrays: Any, limit: int) -> jax.Array:
     """`function(arrays)`, computed for at most `limit` entries of the first axis at a time.
 
     Fewer entries keep intermediate results small enough for the cache, or the peak memory low.

@@ -12,6 +12,7 @@ import os
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 TILE_COLUMNS = 64
 TILES_PER_THREAD = 2  # where they don't divide evenly, at most a third of the time is lost
@@ -21,7 +22,7 @@ LARGE_IMAGE, LARGE_BATCH, PART = 2 << 20, 7 << 19, 3 << 19  # bytes of input and
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def conv2d(x, kernel, stride=1, dtype=None):
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, dtype: DTypeLike | None = None) -> jax.Array:
     """Square convolution with zero padding `k // 2` on every side.
 
     Args:
@@ -62,7 +63,7 @@ def _strips(shape):
     None if they are wide enough as they are, or too small to be worth it.
     """
     batch, height, width, _ = shape
-    wanted = TILE_COLUMNS * TILES_PER_THREAD * os.cpu_count()
+    wanted = TILE_COLUMNS * TILES_PER_THREAD * (os.cpu_count() or 1)
     if width >= wanted or batch * height * width <= FEW_PIXELS:
         return None
     numbers = [n for n in range(1, height + 1) if height % n == 0 and (n == 1 or height // n >= SMALLEST_STRIP)]
@@ -107,7 +108,7 @@ def _backward(stride, dtype, residuals, cotangent):
 _conv2d.defvjp(_forward, _backward)
 
 
-def add_bias(x, bias):
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     """x plus a number a channel: `[..., C]`, `[C]` -> x's shape and type.
 
     Added in the wider of both types: the gradient of a float32 bias, a sum over all pixels, is then summed up in

@@ -1,10 +1,13 @@
 """Fixed linear resizes with half-pixel centres and clamped edges (PyTorch's `align_corners=False`)."""
 
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
 import jax
 import jax.numpy as jnp
 
 
-def upsample2x(x):
+def upsample2x(x: jax.Array) -> jax.Array:
     """Bilinear x2: `[..., H, W, C]` -> `[..., 2H, 2W, C]`.
 
     Output pixel 2i lies a quarter pixel before input pixel i and 2i + 1 a quarter after, so the weights are
@@ -21,7 +24,7 @@ def upsample2x(x):
     return x
 
 
-def trilinear_base(clip):
+def trilinear_base(clip: jax.Array) -> jax.Array:
     """The clip resized linearly in time and space: `[B, N, H, W, C]` -> `[B, 2N-1, 4H, 4W, C]`.
 
     What published weights are trained on top of. Time follows the half-pixel rule like space does, so for N = 4 the
@@ -32,7 +35,7 @@ def trilinear_base(clip):
     return jax.image.resize(clip, shape, "linear", precision=jax.lax.Precision.HIGHEST)
 
 
-def bicubic_base(clip):
+def bicubic_base(clip: jax.Array) -> jax.Array:
     """Bicubic in space, in time each frame or the mean of two: `[B, N, H, W, C]` -> `[B, 2N-1, 4H, 4W, C]`.
 
     Every frame is enlarged by Keys' cubic kernel (a = -0.5) with mirrored borders, which is MATLAB's
@@ -45,7 +48,8 @@ def bicubic_base(clip):
 
 
 # The enlarged clips that a network may add to, which are what it is compared with, too.
-BASES = {"trilinear": trilinear_base, "bicubic": bicubic_base}
+Base: TypeAlias = Literal["trilinear", "bicubic"]
+BASES: dict[Base, Callable[[jax.Array], jax.Array]] = {"trilinear": trilinear_base, "bicubic": bicubic_base}
 
 
 def _cubic4x(x, axis):

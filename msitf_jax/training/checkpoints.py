@@ -1,22 +1,34 @@
 """Checkpoints of a training run, through Orbax; nothing else in the project knows Orbax."""
 
+import contextlib
+import json
 import os
 import pathlib
 import re
+import zlib
+from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
+
+from msitf_jax.atomic import FilePath
+from msitf_jax.training.state import TrainState
 
 
 class Checkpoints:
     """The checkpoints under `workdir/checkpoints`, one folder a step.
 
     Saving goes on in the background, and a checkpoint counts only when all of it is on disk: a killed run finds the one
-    before. Any mesh may restore what another one saved.
+    before. Any mesh may restore what another one saved. With the arrays go their checksums, as the storage has none for
+    what it holds; arrays that are cut up over several hosts are left out of that.
+
+    Attributes:
+      folder: where they are.
     """
 
-    def __init__(self, workdir, *, keep_last, keep_best):
+    def __init__(self, workdir: FilePath, *, keep_last: int, keep_best: int) -> None:
         """Opens the folder and makes it where it is absent.
 
         Args:
@@ -49,15 +61,15 @@ class Checkpoints:
                 ),
             )
 
-    def latest(self):
+    def latest(self) -> int | None:
         """The newest complete checkpoint's step, or None."""
         return self._manager.latest_step()
 
-    def steps(self):
+    def steps(self) -> list[int]:
         """The steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step, state, progress, score=None):
+    def save(self, step: int, state: TrainState, progress: Any, score: float | None = None) -> None:
         """Starts to save; returns when the state may change again.
 
         Args:
@@ -70,17 +82,19 @@ class Checkpoints:
           OSError: this save or the one before could not be written; the folder is named.
         """
         with _naming(self.folder):
+            record = json.dumps({"progress": progress, "checksums": _checksums(state)})
+            sealed = {"record": record, "checksum": zlib.crc32(record.encode())}
             self._manager.save(
                 step,
-                args=ocp.args.Composite(state=ocp.args.StandardSave(vars(state)), progress=ocp.args.JsonSave(progress)),
+                args=ocp.args.Composite(state=ocp.args.StandardSave(vars(state)), progress=ocp.args.JsonSave(sealed)),
                 metrics=None if score is None else {"score": score},
             )
 
-    def progress(self, step):
+    def progress(self, step: int) -> Any:
         """What `save` was given as `progress`; raises as `restore`."""
-        return self._read(step, progress=ocp.args.JsonRestore())
+        return self._record(step)["progress"]
 
-    def restore(self, step, abstract):
+    def restore(self, step: int, abstract: TrainState) -> TrainState:
         """The state that was saved.
 
         Args:
@@ -93,24 +107,40 @@ class Checkpoints:
         Raises:
           ValueError: the checkpoint holds arrays of other shapes, or is damaged; named.
         """
-        return type(abstract)(**self._read(step, state=ocp.args.StandardRestore(vars(abstract))))
+        with self._reading(step):
+            item = ocp.args.Composite(state=ocp.args.StandardRestore(vars(abstract)))
+            state = type(abstract)(**self._manager.restore(step, args=item)["state"])
+        saved = self._record(step)["checksums"]
+        with self._reading(step):
+            if any(None not in pair and pair[0] != pair[1] for pair in zip(saved, _checksums(state), strict=True)):
+                raise ValueError("its arrays are damaged")
+        return state
 
-    def _read(self, step, **item):
-        (name,) = item
+    def _record(self, step):
+        with self._reading(step):
+            item = ocp.args.Composite(progress=ocp.args.JsonRestore())
+            sealed = self._manager.restore(step, args=item)["progress"]
+            if zlib.crc32(sealed["record"].encode()) != sealed["checksum"]:
+                raise ValueError("its record is damaged")
+            return json.loads(sealed["record"])
+
+    @contextlib.contextmanager
+    def _reading(self, step):
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
+            yield
         except Exception as error:  # Orbax and its storage raise whatever came up
             raise ValueError(
                 f"checkpoint {self.folder / str(step)}: can't be restored ({_reason(error)}); "
                 "without this folder the run goes on from the checkpoint before"
             ) from error
 
-    def wait(self):
+    def wait(self) -> None:
         """Returns when what is being saved is on disk; raises as `save`."""
         with _naming(self.folder):
             self._manager.wait_until_finished()
 
-    def close(self):
+    def close(self) -> None:
+        """Waits as `wait`, and lets go of the folder; raises as `save`."""
         with _naming(self.folder):
             self._manager.close()
 
@@ -129,6 +159,14 @@ class _naming:
             raise OSError(f"checkpoints {self.folder}: can't be written ({_reason(error)})") from error
 
 
+def _checksums(state):
+    """Of every array's bytes; None where no host has all of them."""
+    return [
+        zlib.crc32(np.ascontiguousarray(leaf).data) if leaf.is_fully_addressable or leaf.is_fully_replicated else None
+        for leaf in jax.tree.leaves(state)
+    ]
+
+
 def _score(metrics):
     return metrics["score"]
 
@@ -140,7 +178,7 @@ def _reason(error):
     return text or type(error).__name__
 
 
-def abstract(state, shardings):
+def abstract(state: TrainState, shardings: TrainState) -> TrainState:
     """The shapes and places of a state's arrays, as `Checkpoints.restore` takes them."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, shardings

@@ -2,15 +2,21 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
+from ml_collections import ConfigDict
+
+from msitf_jax.atomic import FilePath
+from msitf_jax.model.precision import COMPUTE_DTYPES
 from msitf_jax.training.initialization import INITIALIZATIONS
 
-COMPUTE_DTYPES = ("float32", "bfloat16")
+_T = TypeVar("_T")
 # Whether these are set decides what a checkpoint holds.
 _SHAPING = ("ema_decay", "optimizer.max_grad_norm")
 
 
-def check(config):
+def check(config: ConfigDict) -> None:
     """Raises ValueError for a field of a training configuration, see `configs/msitf.py`, that is out of range."""
     for name in ("num_train_steps", "batch_size", "log_every", "eval_every", "checkpoint_every", "keep_last"):
         if config[name] < 1:
@@ -42,24 +48,24 @@ def check(config):
         raise ValueError(f"`optimizer.max_grad_norm` (={optimizer.max_grad_norm!r}) must be above 0")
 
 
-def dataclass(kind, name, fields):
+def dataclass(kind: type[_T], name: str, fields: Mapping[str, Any]) -> _T:
     """Part `name` of a configuration as a dataclass of `kind`, which checks the values; raises ValueError."""
-    known = {field.name for field in dataclasses.fields(kind)}
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # typing knows no dataclass
     for field in fields:
         if field not in known:
             raise ValueError(f"`{name}.{field}`: no such field, expected one of {', '.join(sorted(known))}")
     return kind(**fields)
 
 
-def flat(config, prefix=""):
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
-    out = {}
+    out: dict[str, Any] = {}
     for name, value in config.items():
         out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return out
 
 
-def changes(config, before, *, workdir, step):
+def changes(config: Mapping[str, Any], before: Mapping[str, Any], *, workdir: FilePath, step: int) -> list[str]:
     """What has changed in a configuration since a run's checkpoint was saved.
 
     Args:

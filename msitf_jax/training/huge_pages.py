@@ -13,7 +13,7 @@ _SETTING = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _VARIABLE = "GLIBC_TUNABLES"
 
 
-def restart_with_huge_pages():
+def restart_with_huge_pages() -> None:
     """Starts this program anew, in the same process, with glibc told to ask for huge pages.
 
     Returns where that would change nothing: the system does not leave it to programs, glibc has been told something

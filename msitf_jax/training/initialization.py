@@ -1,18 +1,21 @@
 """Where a training run starts from when it is given no weights."""
 
 import math
+from typing import Literal, TypeAlias, get_args
 
 import jax.numpy as jnp
 from flax import nnx
 
 from msitf_jax.model.alignment import DeformableConv
+from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.layers import Conv
 from msitf_jax.model.msitf import MSITF
 
-INITIALIZATIONS = ("published", "he")
+Initialization: TypeAlias = Literal["published", "he"]
+INITIALIZATIONS: tuple[Initialization, ...] = get_args(Initialization)
 
 
-def draw(config, *, initialization, seed):
+def draw(config: MSITFConfig, *, initialization: Initialization, seed: int) -> MSITF:
     """Draws the weights of a network.
 
     Args:

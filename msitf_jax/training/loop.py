@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
 
 from input_pipeline import loader
-from msitf_jax import MSITFConfig, atomic, sharding, weights
+from msitf_jax import MSITFConfig, atomic, locking, sharding, weights
+from msitf_jax.atomic import FilePath
 from msitf_jax.training import (
     checkpoints,
     configuration,
@@ -38,12 +40,12 @@ class NotFinite(ArithmeticError):
 class TrainMetrics(clu.metrics.Collection):
     """Means over the steps since the last line of the log."""
 
-    loss: clu.metrics.Average.from_output("loss")
-    psnr: clu.metrics.Average.from_output("psnr")
-    grad_norm: clu.metrics.Average.from_output("grad_norm")
+    loss: clu.metrics.Average.from_output("loss")  # type: ignore[valid-type]  # made on the spot
+    psnr: clu.metrics.Average.from_output("psnr")  # type: ignore[valid-type]  # made on the spot
+    grad_norm: clu.metrics.Average.from_output("grad_norm")  # type: ignore[valid-type]  # made on the spot
 
 
-def join(coordinator=None, num_processes=None, process_id=None):
+def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Makes this process one of several that train together; see `jax.distributed.initialize`.
 
     Raises:
@@ -58,7 +60,7 @@ def join(coordinator=None, num_processes=None, process_id=None):
         ) from None
 
 
-def train_and_evaluate(config, workdir):
+def train_and_evaluate(config: ConfigDict, workdir: FilePath) -> tuple[state.TrainState, dict[str, float] | None]:
     """Trains as a configuration says, going on from what `workdir` holds.
 
     Args:
@@ -70,17 +72,27 @@ def train_and_evaluate(config, workdir):
       SIGTERM or Ctrl-C stopped the run after saving it.
 
     Raises:
-      ValueError: a field that is out of range or does not fit the others, the devices, the data or the checkpoint.
+      ValueError: a field that is out of range or does not fit the others, the devices, the data or the checkpoint; or
+        another run is at work in `workdir`.
       OSError: a file that can't be read or written.
       NotFinite: with the step, the last checkpoint, and what to try.
     """
-    return _Run(config, pathlib.Path(workdir)).go()
+    with contextlib.ExitStack() as held:
+        return _Run(config, pathlib.Path(workdir), held).go()
 
 
 class _Run:
-    """The parts of a run, put together by `__init__`, which writes nothing unless all of them fit."""
+    """The parts of a run, put together by `__init__`, which writes nothing unless all of them fit.
 
-    def __init__(self, config, workdir):
+    Args:
+      config, workdir: see `train_and_evaluate`.
+      held: an `ExitStack`, which gets the lock of `workdir`.
+    """
+
+    log: "writers.RunLog | _Silence"
+    progress: "writers.ProgressLine | _Silence"
+
+    def __init__(self, config, workdir, held):
         configuration.check(config)
         self.config, self.workdir = config, workdir
         self.mesh = sharding.make_mesh(config.mesh.model)
@@ -106,7 +118,7 @@ class _Run:
         self.pending = None  # the last step and its metrics, not looked at yet: JAX may still be computing them
         self.evaluated = None  # the last step that was evaluated
         self.scores, self.pictures = {}, []
-        self._start()
+        self._start(held)
         if jax.process_index() == 0:
             self.log = writers.RunLog(workdir, step=self.done)
             self.progress = writers.ProgressLine(config.num_train_steps, config.batch_size)
@@ -141,7 +153,7 @@ class _Run:
             self._finish()
         return self.state, self.scores
 
-    def _start(self):
+    def _start(self, held):
         """Takes the state to go on from, by the first of these that there is."""
         config = self.config
         model = initialization.draw(self.model_config, initialization=config.initialization, seed=config.seed)
@@ -154,6 +166,8 @@ class _Run:
         initial = state.create(params, self.optimizer, ema=config.ema_decay is not None, seed=config.seed)
         shardings = sharding.state_shardings(self.mesh, initial)
         self.workdir.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            held.enter_context(locking.alone_in(self.workdir))
         self.checkpoints = checkpoints.Checkpoints(self.workdir, keep_last=config.keep_last, keep_best=config.keep_best)
         latest = self.checkpoints.latest()
         self.notes = []

@@ -1,11 +1,12 @@
 """The training loss, and the measure that people follow."""
 
+import jax
 import jax.numpy as jnp
 
 EPSILON = 1e-6
 
 
-def charbonnier(output, truth):
+def charbonnier(output: jax.Array, truth: jax.Array) -> jax.Array:
     """Charbonnier loss (Lai et al., CVPR 2017), summed, not averaged, over everything: `sum(sqrt(d^2 + 1e-6))`.
 
     Args:
@@ -17,7 +18,7 @@ def charbonnier(output, truth):
     return jnp.sum(jnp.sqrt((output - truth) ** 2 + EPSILON))
 
 
-def clip_psnr(output, truth):
+def clip_psnr(output: jax.Array, truth: jax.Array) -> jax.Array:
     """PSNR in dB of each clip over all its frames and channels, peak 1, outputs clipped to 0..1.
 
     Args:

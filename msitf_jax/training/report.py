@@ -2,13 +2,16 @@
 
 import io
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from msitf_jax import atomic
+from msitf_jax.atomic import FilePath
 from msitf_jax.training.writers import naming, read_metrics
 
 # Okabe and Ito's colours, told apart by colour-blind people too; the network has one in every panel.
@@ -20,7 +23,7 @@ _SMALL, _TEXT, _LARGE = 7.5, 8.5, 13  # points
 _SMOOTHED = 100  # points from which on a curve is drawn with its running mean
 
 
-def draw(workdir, pictures, title):
+def draw(workdir: FilePath, pictures: Sequence[Mapping[str, npt.NDArray[np.uint8]]], title: str) -> pathlib.Path:
     """Draws a run as it is so far; what is not logged yet leaves its panel empty.
 
     Args:
@@ -46,9 +49,9 @@ def draw(workdir, pictures, title):
     width = max([_WIDTH, *(_row_width(row) + 2 * _MARGIN for row in rows)])
     height = _HEAD + _CURVES + sum(heights) + _MARGIN
 
-    figure = Figure((width / _DPI, height / _DPI), dpi=_DPI, layout="constrained", facecolor="white")
+    figure = Figure((width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
     curves = (_MARGIN / width, 1 - (_HEAD + _CURVES) / height, 1 - 2 * _MARGIN / width, _CURVES / height)
-    figure.get_layout_engine().set(rect=curves, h_pad=0.08, w_pad=0.14)
+    figure.set_layout_engine("constrained", rect=curves, h_pad=0.08, w_pad=0.14)
     _text(figure, _MARGIN, height - _HEAD / 2, title, size=_LARGE, weight="bold", va="center")
     _draw_curves(figure, records)
     top = height - _HEAD - _CURVES

@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import optax
 
 
-def restarted_cosine(learning_rate, minimum, period, periods, warmup=0):
+def restarted_cosine(
+    learning_rate: float, minimum: float, period: int, periods: int, warmup: int = 0
+) -> optax.Schedule:
     """Cosine annealing with warm restarts (SGDR, Loshchilov and Hutter, ICLR 2017), all periods alike.
 
     Args:
@@ -26,7 +28,9 @@ def restarted_cosine(learning_rate, minimum, period, periods, warmup=0):
     return lambda step: restarted(step) * jnp.minimum(step / warmup, 1) if warmup else restarted(step)
 
 
-def make_optimizer(schedule, *, b1=0.9, b2=0.99, max_grad_norm=None):
+def make_optimizer(
+    schedule: optax.Schedule, *, b1: float = 0.9, b2: float = 0.99, max_grad_norm: float | None = None
+) -> optax.GradientTransformation:
     """Adam (Kingma and Ba, ICLR 2015), after clipping by the gradients' global norm where `max_grad_norm` is given.
 
     Step s, counted from 1, is taken at the rate `schedule(s)`, as the published training does.

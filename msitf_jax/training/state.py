@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
 
@@ -28,12 +29,12 @@ class TrainState:
     key: jax.Array
 
     @property
-    def scored(self):
+    def scored(self) -> nnx.State:
         """The parameters that are evaluated and saved: the average where there is one."""
         return self.params if self.ema is None else self.ema
 
 
-def create(params, optimizer, *, ema, seed):
+def create(params: nnx.State, optimizer: optax.GradientTransformation, *, ema: bool, seed: int) -> TrainState:
     """The state before the first step; `ema` says whether to keep an average, which starts at the parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -1,14 +1,22 @@
 """One step of training, and the forward pass of validation, compiled for a mesh."""
 
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from msitf_jax import sharding
-from msitf_jax.model.precision import narrow
+from msitf_jax.model.msitf import MSITF
+from msitf_jax.model.precision import ComputeDtype, narrow
 from msitf_jax.training.losses import charbonnier, clip_psnr
 from msitf_jax.training.state import TrainState
+
+# (parameters, `[B, N, h, w, 3]` uint8) -> `[B, 2N-1, 4h, 4w, 3]` uint8
+EvalStep: TypeAlias = Callable[[nnx.State, jax.Array], jax.Array]
 
 
 def _unit_range(frames, dtype):
@@ -17,8 +25,16 @@ def _unit_range(frames, dtype):
 
 
 def make_train_step(
-    graph, optimizer, mesh, shardings, *, compute_dtype="float32", remat=False, ema_decay=None, stochastic_depth=True
-):
+    graph: nnx.GraphDef[MSITF],
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    shardings: TrainState,
+    *,
+    compute_dtype: ComputeDtype = "float32",
+    remat: bool = False,
+    ema_decay: float | None = None,
+    stochastic_depth: bool = True,
+) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Compiles a training step.
 
     Every device computes loss and gradients of its own clips with the whole parameters; one sum over all devices is the
@@ -67,7 +83,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            ema = optax.incremental_update(params, ema, 1 - ema_decay)
+            ema = optax.incremental_update(params, ema, 1 - ema_decay)  # type: ignore[operator]  # given with such a state
         metrics = {"loss": loss, "psnr": psnr / clips, "grad_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, opt_state, ema, state.key), metrics
 
@@ -79,7 +95,7 @@ def make_train_step(
     )
 
 
-def make_eval_step(graph, mesh, shardings):
+def make_eval_step(graph: nnx.GraphDef[MSITF], mesh: Mesh, shardings: nnx.State) -> EvalStep:
     """Compiles the forward pass of validation.
 
     Args:

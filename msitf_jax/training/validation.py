@@ -1,14 +1,21 @@
 """Scores on clips that training does not see, computed by all devices and hosts together."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
+from flax import nnx
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from input_pipeline.degradation import SCALE
 from msitf_jax import methods, sharding
 from msitf_jax.evaluation.benchmark import score_outputs
+from msitf_jax.model.config import Base
+from msitf_jax.training.step import EvalStep
 
 NAMES = ("psnr_y", "ssim_y", "psnr_y_input", "psnr_y_synthesized")
 SHOWN = (2, 3)  # frames of the first clip: an input's, and the next, which is synthesised
@@ -17,7 +24,7 @@ SHOWN = (2, 3)  # frames of the first clip: an input's, and the next, which is s
 class Validation:
     """The validation clips, dealt out to the hosts, and what the base scores on them."""
 
-    def __init__(self, clips, mesh, base):
+    def __init__(self, clips: Sequence[Mapping[str, Any]], mesh: Mesh, base: Base) -> None:
         """
         Args:
           clips: see `input_pipeline.loader.validation_clips`; may be empty.
@@ -25,12 +32,15 @@ class Validation:
           base: name of what the network adds to, see `MSITFConfig`.
         """
         self._clips, self._mesh = clips, mesh
-        self._base, self._base_scores = base, None
+        self._base = base
+        self._base_scores: dict[str, float] | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._clips)
 
-    def __call__(self, eval_step, params):
+    def __call__(
+        self, eval_step: EvalStep, params: nnx.State
+    ) -> tuple[dict[str, float], list[dict[str, npt.NDArray[np.uint8]]]]:
         """Scores parameters.
 
         Args:

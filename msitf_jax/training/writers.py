@@ -8,14 +8,18 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self, SupportsFloat, TextIO
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 from msitf_jax import atomic
+from msitf_jax.atomic import FilePath
 
 _EVENTS = "events.out.tfevents."  # TensorBoard finds files by this name and reads them in alphabetical order
 _RECENT = 10  # intervals between updates that count for the speed
@@ -28,6 +32,9 @@ class RunLog:
     uninterrupted: what was logged beyond the checkpoint is dropped, because those steps are done again. To TensorBoard
     it is hidden in the same way.
 
+    Attributes:
+      path: of metrics.jsonl.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as workdir, RunLog(workdir) as log:
     ...     log.scalars(120, {"train/loss": 4321.5, "train/psnr": float("inf")})
@@ -35,7 +42,7 @@ class RunLog:
     [{'step': 120, 'train/loss': 4321.5, 'train/psnr': None}]
     """
 
-    def __init__(self, workdir, *, step=0):
+    def __init__(self, workdir: FilePath, *, step: int = 0) -> None:
         """Opens the log, making the folder where it is absent.
 
         Args:
@@ -65,7 +72,7 @@ class RunLog:
                 self.close()
             raise
 
-    def scalars(self, step, values):
+    def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Logs numbers: a line of metrics.jsonl, on disk when this returns, and TensorBoard scalars.
 
         Args:
@@ -90,7 +97,7 @@ class RunLog:
         summary = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
         self._write_events(Event(step=step, summary=Summary(value=summary)))
 
-    def images(self, step, pictures):
+    def images(self, step: int, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """Shows pictures in TensorBoard.
 
         Args:
@@ -112,14 +119,15 @@ class RunLog:
             summary.append(Summary.Value(tag=name, image=image))
         self._write_events(Event(step=int(step), summary=Summary(value=summary)))
 
-    def close(self):
+    def close(self) -> None:
+        """Writes what is still held back and closes the file of events; raises OSError, which names it."""
         with naming(self._events_path):
             self._events.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _write_events(self, *events):
@@ -130,7 +138,7 @@ class RunLog:
             self._events.flush()
 
 
-def read_metrics(path):
+def read_metrics(path: FilePath) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl, whether its run is finished, killed or under way.
 
     Args:
@@ -147,7 +155,7 @@ def read_metrics(path):
 
 
 @contextlib.contextmanager
-def naming(path):
+def naming(path: FilePath) -> Iterator[None]:
     """Within it, an OSError that names no file, such as that of a full disk, names `path`."""
     try:
         yield
@@ -207,7 +215,14 @@ class ProgressLine:
        101/150000  loss 4321.0  psnr 27.31 dB  lr 2.0e-04  24.0 clips/s  1 d 18 h left
     """
 
-    def __init__(self, total, clips_per_step, *, stream=None, clock=time.monotonic):
+    def __init__(
+        self,
+        total: int,
+        clips_per_step: int,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
         Args:
           total: the step at which training ends.
@@ -215,16 +230,17 @@ class ProgressLine:
           stream: a text file; None is standard output.
           clock: gives the time in seconds.
         """
-        self.clips_per_second = None
+        self.clips_per_second: float | None = None
         self._total, self._clips_per_step, self._clock = total, clips_per_step, clock
         self._stream = sys.stdout if stream is None else stream
         self._in_place = self._stream.isatty()
         self._shown = ""
-        self._last = None  # step and time of the last update
-        self._recent = collections.deque(maxlen=_RECENT)  # steps and seconds between updates, pauses left out
+        self._last: tuple[int, float] | None = None  # step and time of the last update
+        # Steps and seconds between updates, pauses left out.
+        self._recent: collections.deque[tuple[int, float]] = collections.deque(maxlen=_RECENT)
         self._pause, self._all_pauses, self._all_steps = 0.0, 0.0, 0
 
-    def update(self, step, values):
+    def update(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Shows a step.
 
         Args:
@@ -243,7 +259,7 @@ class ProgressLine:
         self._show(self._line(step, values))
 
     @contextlib.contextmanager
-    def paused(self):
+    def paused(self) -> Iterator[None]:
         """Around what is no training: evaluation, checkpoints, pictures."""
         start = self._clock()
         try:
@@ -251,7 +267,7 @@ class ProgressLine:
         finally:
             self._pause += self._clock() - start
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         """Prints something else, above the line of progress where that stays in place."""
         shown = self._shown
         if self._in_place:
@@ -261,16 +277,16 @@ class ProgressLine:
         if self._in_place and shown:
             self._show(shown)
 
-    def close(self):
+    def close(self) -> None:
         """Ends the line."""
         if self._shown:
             print(file=self._stream, flush=True)
             self._shown = ""
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _show(self, line):

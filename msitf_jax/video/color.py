@@ -7,10 +7,12 @@ matrix is applied here, in floating point, because FFmpeg's scaler either rounds
 
 import dataclasses
 import functools
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 # Code point -> (Kr, Kb) of ITU-T H.273, table 4.
 LUMA_WEIGHTS = {
@@ -36,15 +38,15 @@ class RGB:
     bits: int = 8
 
     @property
-    def dtype(self):
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
         """NumPy's type for them."""
         return np.uint8 if self.bits == 8 else np.uint16
 
-    def to_rgb(self, pixels):
+    def to_rgb(self, pixels: jax.Array) -> jax.Array:
         """`[..., 3]` integers -> `[..., 3]` float32 RGB in 0..1."""
         return pixels.astype(jnp.float32) / (2**self.bits - 1)
 
-    def from_rgb(self, rgb):
+    def from_rgb(self, rgb: jax.Array) -> jax.Array:
         """`[..., 3]` float32 RGB -> `[..., 3]` integers, rounded and clipped."""
         return _quantise(rgb * (2**self.bits - 1), self)
 
@@ -55,11 +57,11 @@ class FloatRGB:
 
     dtype = np.float32
 
-    def to_rgb(self, pixels):
+    def to_rgb(self, pixels: jax.Array) -> jax.Array:
         """`[..., 3]`, as it is."""
         return pixels
 
-    def from_rgb(self, rgb):
+    def from_rgb(self, rgb: jax.Array) -> jax.Array:
         """`[..., 3]` -> `[..., 3]`, clipped."""
         return jnp.clip(rgb, 0, 1)
 
@@ -79,11 +81,11 @@ class YCbCr:
     bits: int = 8
 
     @property
-    def dtype(self):
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
         """NumPy's type for them."""
         return np.uint8 if self.bits == 8 else np.uint16
 
-    def to_rgb(self, pixels):
+    def to_rgb(self, pixels: jax.Array) -> jax.Array:
         """`[..., 3]` integers -> `[..., 3]` float32 R'G'B'; below 0 or above 1 for colours that RGB lacks."""
         red, blue = LUMA_WEIGHTS[self.matrix]
         black, luma, neutral, chroma = self._scales()
@@ -92,7 +94,7 @@ class YCbCr:
         r, b = y + 2 * (1 - red) * cr, y + 2 * (1 - blue) * cb
         return jnp.stack([r, (y - red * r - blue * b) / (1 - red - blue), b], axis=-1)
 
-    def from_rgb(self, rgb):
+    def from_rgb(self, rgb: jax.Array) -> jax.Array:
         """`[..., 3]` float32 R'G'B' -> `[..., 3]` integers, rounded and clipped to what the bits hold."""
         red, blue = LUMA_WEIGHTS[self.matrix]
         black, luma, neutral, chroma = self._scales()
@@ -107,6 +109,10 @@ class YCbCr:
         if self.full_range:
             return 0, 2**self.bits - 1, neutral, 2**self.bits - 1
         return 16 * step, 219 * step, neutral, 224 * step
+
+
+# How integers, or floats, become the RGB in 0..1 that the network takes, and back.
+Pixels: TypeAlias = RGB | YCbCr | FloatRGB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +131,12 @@ class Tags:
     transfer: int = UNSPECIFIED
 
 
-def guess_matrix(width, height):
+def guess_matrix(width: int, height: int) -> int:
     """The matrix of untagged video: BT.709 for high definition, else BT.601, as players do it."""
     return BT709 if width >= 1280 or height > 576 else BT601
 
 
-def to_8_bits(pixels, kind):
+def to_8_bits(pixels: npt.NDArray[Any], kind: RGB | YCbCr) -> npt.NDArray[np.uint8]:
     """`[H, W, 3]` integers of a kind, such as `YCbCr` -> `[H, W, 3]` uint8 RGB, to look at; on the CPU."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         return np.asarray(_to_8_bits(pixels, kind))

@@ -3,12 +3,15 @@
 import base64
 import html
 import string
+from collections.abc import Iterable, Sequence
 from importlib import resources
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from msitf_jax import atomic
+from msitf_jax.atomic import FilePath
 
 _JPEG = (
     *(cv2.IMWRITE_JPEG_QUALITY, 92),
@@ -17,7 +20,13 @@ _JPEG = (
 _LARGEST = 65500  # libjpeg's JPEG_MAX_DIMENSION
 
 
-def write_page(path, pictures, *, title, notes):
+def write_page(
+    path: FilePath,
+    pictures: Sequence[tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]],
+    *,
+    title: str,
+    notes: Iterable[str],
+) -> None:
     """Writes one HTML file that needs nothing else: a before/after slider for every picture, fitted or at 100 %.
 
     `#position=20&size=full` after its address opens it with the line at 20 % and the pictures at 100 %.
@@ -72,4 +81,4 @@ def _fill(template, **values):
 def _jpeg(frame):
     """`[H, W, 3]` uint8 RGB as a data URI."""
     _, content = cv2.imencode(".jpg", frame[..., ::-1], _JPEG)
-    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(content.tobytes()).decode()

@@ -13,21 +13,26 @@ import signal
 import sys
 import threading
 import time
+from typing import Any, Final
 
 import cv2
+import numpy.typing as npt
 from tqdm import tqdm
 
 from msitf_jax import atomic, methods
 from msitf_jax import weights as weight_files
+from msitf_jax.atomic import FilePath
+from msitf_jax.model.precision import ComputeDtype
 from msitf_jax.video import compare as comparison
 from msitf_jax.video import job_folder, reader, sinks, writer
 from msitf_jax.video.color import to_8_bits
 from msitf_jax.video.threads import WriteBehind, read_ahead
-from msitf_jax.video.upscaler import DEFAULT_WEIGHTS, Upscaler
+from msitf_jax.video.upscaler import DEFAULT_WEIGHTS, Scale, Upscaler
+from msitf_jax.video.windows import CutRule
 
 COMPARED = 6  # pictures on the comparison page
 WINDOWS_AHEAD, FRAMES_BEHIND = 2, 8
-DEFAULT_DEGRADATION = "bi"  # what people's downscaled video is nearest to
+DEFAULT_DEGRADATION: Final = "bi"  # what people's downscaled video is nearest to
 _END_OF_WINDOW = object()
 
 
@@ -52,26 +57,26 @@ class Summary:
 
 
 def run(
-    source,
-    output,
+    source: FilePath,
+    output: FilePath,
     *,
-    weights=DEFAULT_WEIGHTS,
-    degradation=DEFAULT_DEGRADATION,
-    compute_dtype="float32",
-    scale=4,
-    interpolate=True,
-    cut="repeat",
-    memory=None,
-    fps=None,
-    start=None,
-    end=None,
-    codec=None,
-    crf=None,
-    pix_fmt=None,
-    compare=None,
-    overwrite=False,
-    progress=True,
-):
+    weights: FilePath = DEFAULT_WEIGHTS,
+    degradation: str = DEFAULT_DEGRADATION,
+    compute_dtype: ComputeDtype = "float32",
+    scale: Scale = 4,
+    interpolate: bool = True,
+    cut: CutRule = "repeat",
+    memory: int | None = None,
+    fps: reader.Number | None = None,
+    start: reader.Number | None = None,
+    end: reader.Number | None = None,
+    codec: str | None = None,
+    crf: float | None = None,
+    pix_fmt: str | None = None,
+    compare: FilePath | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Summary:
     """All of `upscale.py`: checks all that can be known before, then upscales, or goes on with what it began.
 
     Args:
@@ -213,9 +218,9 @@ class _Work:
         if index not in self._compared:
             return
         output, when = window.outputs[place]
-        plain = to_8_bits(window.clip[output // 2], self.video.pixels)
+        small = to_8_bits(window.clip[output // 2], self.video.pixels)
         result = to_8_bits(pixels, self.sink.pixels)
-        plain = cv2.resize(plain, result.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+        plain: npt.NDArray[Any] = cv2.resize(small, result.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         (self.folder / "compare").mkdir(exist_ok=True)
         for name, picture in (("plain", plain), ("result", result)):
             path = self.folder / "compare" / f"{index:08}.{when}.{output % 2}.{name}.png"
@@ -229,7 +234,7 @@ class _Work:
             seconds = float(int(when) * self.video.time_base / 2)
             kind = "between two frames of the input, beside the earlier one" if int(between) else "a frame of the input"
             pair = [
-                cv2.imread(str(path.with_name(path.name.replace("plain", name))))[..., ::-1]
+                cv2.imread(str(path.with_name(path.name.replace("plain", name))))[..., ::-1]  # type: ignore[index]  # ours
                 for name in ("plain", "result")
             ]
             pictures.append((f"Frame {int(index) + 1} at {seconds:.2f} s: {kind}", *pair))
@@ -305,7 +310,7 @@ def _stop_on_signals():
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {}
+    before: dict[int, Any] = {}
 
     def ask(number, frame):
         stop.set()
@@ -313,8 +318,8 @@ def _stop_on_signals():
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, ask)
+    for which in (signal.SIGINT, signal.SIGTERM):
+        before[which] = signal.signal(which, ask)
     try:
         yield stop
     finally:

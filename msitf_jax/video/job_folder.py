@@ -5,7 +5,7 @@ Beside the output stands a folder, its name with `.part` at the end, until the w
     holiday_4x.mp4.part/
       job.json           what is being done; another job does not go on with it
       00000.nut, ...     finished segments of video, or frames/00000001.png, ... for a folder
-      00000.json, ...    how many frames a segment holds; written last, so a segment that has one is whole
+      00000.json, ...    how many frames a segment holds, and a digest; written last, so a segment that has one is whole
       compare/           pictures for the comparison page
 """
 
@@ -13,21 +13,24 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from msitf_jax import atomic
+from msitf_jax import atomic, locking
+from msitf_jax.video.reader import Source
 
-VERSION = 1  # of what such a folder holds
+VERSION = 2  # of what such a folder holds
 
 
-def identity(video):
+def identity(video: Source) -> str:
     """A digest of the names, sizes and times of a source's files, by which it is known again."""
     facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in video.files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 @contextlib.contextmanager
-def opened(output, settings):
+def opened(output: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[pathlib.Path]:
     """Makes or finds an output's folder, for this process alone.
 
     Args:
@@ -47,10 +50,10 @@ def opened(output, settings):
     except OSError as error:
         raise ValueError(f"output {output}: {folder} can't be made ({error.strerror})") from None
     settings = {"version": VERSION, **settings}
-    with _locked(folder), _full_disk_named(output):
+    with locking.alone_in(folder), _full_disk_named(output):
         path = folder / "job.json"
         if path.exists():
-            found = json.loads(path.read_text())
+            found = _read_settings(path)
             changed = sorted(name for name in settings | found if found.get(name) != settings.get(name))
             if changed:
                 raise ValueError(
@@ -62,23 +65,14 @@ def opened(output, settings):
         yield folder
 
 
-@contextlib.contextmanager
-def _locked(folder):
+def _read_settings(path):
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise ValueError(f"{folder} is in use by another process, which is making the same output") from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+        found = json.loads(path.read_bytes())
+        if isinstance(found, dict):
+            return found
+    except (ValueError, RecursionError):
+        pass
+    raise ValueError(f"{path}: damaged; delete {path.parent} to start anew")
 
 
 @contextlib.contextmanager

@@ -6,11 +6,13 @@ import heapq
 import io
 import itertools
 import pathlib
+from collections.abc import Sequence
 
 import av
 
-from msitf_jax.video.reader import video_stream
-from msitf_jax.video.writer import CONTAINERS, container_of
+from msitf_jax.atomic import FilePath
+from msitf_jax.video.reader import VideoFile, video_stream
+from msitf_jax.video.writer import CONTAINERS, Encoding, container_of
 
 # The same input gives the same bytes: without this Matroska files get a random number.
 _CONTAINER_OPTIONS = {"fflags": "+bitexact"}
@@ -31,7 +33,7 @@ class Copied:
     refused: tuple[str, ...]
 
 
-def choose_streams(source, output):
+def choose_streams(source: VideoFile, output: FilePath) -> Copied:
     """Which of a `reader.VideoFile`'s audio and subtitle streams and attachments an output can hold: `Copied`."""
     container_name = container_of(output)
     indices, refused = [], []
@@ -62,7 +64,15 @@ def _holds(container_name, stream):
     return True
 
 
-def join(path, output, segments, end, encoding, source=None, copied=None):
+def join(
+    path: FilePath,
+    output: FilePath,
+    segments: Sequence[FilePath],
+    end: int,
+    encoding: Encoding,
+    source: VideoFile | None = None,
+    copied: Copied | None = None,
+) -> None:
     """Joins segments into one file, with the source's other streams, chapters and titles.
 
     Packets are copied as they are. Decoding times are made anew, since those of segments overlap; memory grows by a few
@@ -75,7 +85,7 @@ def join(path, output, segments, end, encoding, source=None, copied=None):
       end: when the last frame ends, in ticks of the encoding.
       encoding: the one they were written with.
       source: `reader.VideoFile` whose streams are copied, or None.
-      copied: `Copied`.
+      copied: `Copied`, or None with no source.
 
     Raises:
       OSError: the file can't be written.
@@ -85,7 +95,7 @@ def join(path, output, segments, end, encoding, source=None, copied=None):
     with av.open(f"file:{path}", "w", format=name, container_options=options) as target:
         stream = encoding.add_to(target)
         packets = [_video_packets(segments, end, encoding, stream)]
-        if source is None:
+        if source is None or copied is None:
             target.start_encoding()
             for packet in packets[0]:
                 target.mux(packet)

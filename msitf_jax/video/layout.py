@@ -1,10 +1,14 @@
 """A decoded frame as an array: which planes are read, which way is up, what the integers mean."""
 
 import dataclasses
+import fractions
+from typing import Any, Self
 
 import av.filter
 import numpy as np
+import numpy.typing as npt
 
+from msitf_jax.atomic import FilePath
 from msitf_jax.video import color
 
 _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of BT.2100
@@ -24,7 +28,7 @@ class Layout:
     matrix: tuple[int, int, int, int]  # of the display matrix: a, b, c, d
 
     @classmethod
-    def of(cls, frame, path, still=False):
+    def of(cls, frame: av.VideoFrame, path: FilePath, still: bool = False) -> Self:
         """The layout of a frame and what follows it.
 
         Args:
@@ -68,20 +72,20 @@ class Layout:
         )
 
     @property
-    def turned(self):
+    def turned(self) -> bool:
         """Whether width and height change places."""
         return self.matrix[0] == 0 and self.matrix[1] != 0
 
     @property
-    def upright_size(self):
+    def upright_size(self) -> tuple[int, int]:
         """Width and height after turning."""
         return self.size[::-1] if self.turned else self.size
 
-    def __str__(self):
+    def __str__(self) -> str:
         width, height = self.upright_size
         return f"{width}x{height} {self.planar}"
 
-    def read(self, frame):
+    def read(self, frame: av.VideoFrame) -> npt.NDArray[Any]:
         """A frame of a file, whose later frames may have another size or format -> `[H, W, 3]`, upright."""
         frame = reformat(frame, self.planar, self.size, full_range=self.tags.full_range, chroma=(self.chroma, "left"))
         planes = [_plane(plane, self) for plane in frame.planes]
@@ -101,12 +105,14 @@ class Layout:
         return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def planar_format(base, bits):
+def planar_format(base: str, bits: int) -> str:
     """FFmpeg's name of a planar format, such as yuv444p, with so many bits, little-endian."""
     return base if bits == 8 else f"{base}{bits}le"
 
 
-def reformat(frame, pixel_format, size, *, full_range, chroma):
+def reformat(
+    frame: av.VideoFrame, pixel_format: str, size: tuple[int, int], *, full_range: bool, chroma: tuple[str, str]
+) -> av.VideoFrame:
     """A frame in another pixel format, sampled anew where chroma or the size differ; neither matrix nor range change.
 
     Args:
@@ -120,7 +126,9 @@ def reformat(frame, pixel_format, size, *, full_range, chroma):
         return frame
     graph = av.filter.Graph()
     level = "full" if full_range else "limited"
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base="1/1")
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=fractions.Fraction(1)
+    )
     scale = graph.add(
         "scale",
         f"{size[0]}:{size[1]}:flags=bicubic+accurate_rnd+full_chroma_inp+full_chroma_int:in_range={level}:"
@@ -132,8 +140,8 @@ def reformat(frame, pixel_format, size, *, full_range, chroma):
     scale.link_to(target)
     target.link_to(sink)
     graph.configure()
-    graph.push(frame)
-    return graph.pull()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 def _display_matrix(frame):

@@ -12,17 +12,30 @@ import io
 import math
 import pathlib
 import re
+from collections.abc import Iterator
+from typing import TypeAlias
 
 import av
+import av.container
+import av.video
 import numpy as np
 
+from msitf_jax.atomic import FilePath
+from msitf_jax.limits import MAX_PIXELS
+from msitf_jax.video import color
 from msitf_jax.video.layout import Layout
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+Number: TypeAlias = fractions.Fraction | float  # also an int
 FOLDER_RATE = fractions.Fraction(24)
 # What FFmpeg opens other files for, or takes text for a picture of it.
 _REFUSED = {"avisynth", "concat", "dash", "hls", "image2", "imf", "mlv", "rtsp", "sdp", "tty", "vapoursynth", "vobsub"}
-_ONE_FILE = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(av.formats_available - _REFUSED))}
+_DECODER = {"max_pixels": str(MAX_PIXELS)}
+_ONE_FILE = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(sorted(av.formats_available - _REFUSED)),
+    **_DECODER,  # for what is decoded to find out what there is
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +71,29 @@ class Source(abc.ABC):
       warnings: sentences on what is not taken as it is; grows while pictures are read.
     """
 
+    path: pathlib.Path
+    files: list[pathlib.Path]
+    width: int
+    height: int
+    pixels: color.RGB | color.YCbCr
+    tags: color.Tags
+    sample_aspect_ratio: fractions.Fraction
+    time_base: fractions.Fraction
+    rate: fractions.Fraction
+    frames: int | None
+    zero: fractions.Fraction
+    start: fractions.Fraction
+    end: fractions.Fraction | None
+    warnings: list[str]
+
     @abc.abstractmethod
-    def pictures(self):
+    def pictures(self) -> Iterator[Picture]:
         """The pictures in order; each call starts from the beginning."""
 
 
-def open_source(path, *, fps=None, start=None, end=None):
+def open_source(
+    path: FilePath, *, fps: Number | None = None, start: Number | None = None, end: Number | None = None
+) -> Source:
     """Opens a video file or a folder of frames and decodes its first picture.
 
     Args:
@@ -93,17 +123,23 @@ def open_source(path, *, fps=None, start=None, end=None):
 
 
 class VideoFile(Source):
-    """The first video stream of a file that is not a cover picture; see `Source`."""
+    """The first video stream of a file that is not a cover picture; see `Source`.
 
-    def __init__(self, path, start, end):
+    Attributes:
+      has_sound_or_text: whether it has an audio or a subtitle stream.
+    """
+
+    _trouble: str | None
+
+    def __init__(self, path: pathlib.Path, start: fractions.Fraction, end: fractions.Fraction | None) -> None:
         self.path, self.files, self.start, self.end, self.warnings = path, [path], start, end, []
         with self.open() as container:
             stream = video_stream(container, path)
             first = next(self._decode(container, stream), None)
             if first is None:
-                raise ValueError(f"input {path}: no frame of its video can be decoded")
+                raise ValueError(f"input {path}: no frame of at most {MAX_PIXELS:,} pixels can be decoded")
             self._layout = Layout.of(first, path)
-            self.time_base = stream.time_base
+            self.time_base = stream.time_base  # type: ignore[assignment]  # FFmpeg gives every stream one
             self.rate = stream.average_rate or stream.guessed_rate or FOLDER_RATE
             self._tick = max(1, round(1 / self.rate / self.time_base))
             self._origin = round(fractions.Fraction(container.start_time or 0, av.time_base) / self.time_base)
@@ -125,7 +161,7 @@ class VideoFile(Source):
         if (start or end is not None) and next(self.pictures(), None) is None:
             raise ValueError(f"input {path}: no frames {_part(start, end)}")
 
-    def open(self):
+    def open(self) -> av.container.InputContainer:
         """The file as PyAV's container, for its other streams, chapters and titles; close it.
 
         Raises:
@@ -136,7 +172,7 @@ class VideoFile(Source):
         except (av.error.FFmpegError, OSError) as error:
             raise ValueError(f"input {self.path}: not a video that FFmpeg can read ({_reason(error)})") from None
 
-    def pictures(self):
+    def pictures(self) -> Iterator[Picture]:
         """See `Source`. A damaged file gives what decodes, and a warning."""
         previous, until, longest = None, self._origin, self._tick
         stop = None if self.end is None else self._origin + math.ceil(self.end / self.time_base)
@@ -179,7 +215,7 @@ class VideoFile(Source):
             yield from self._decode(container, video_stream(container, self.path))
 
     def _decode(self, container, stream):
-        self._trouble, stream.thread_type = None, "AUTO"
+        self._trouble, stream.thread_type, stream.codec_context.options = None, "AUTO", _DECODER
         packets = container.demux(stream)
         while True:
             try:
@@ -214,12 +250,14 @@ class VideoFile(Source):
 class ImageFolder(Source):
     """A folder with one image a frame, at a constant rate; see `Source`."""
 
-    def __init__(self, path, fps, start, end):
+    def __init__(
+        self, path: pathlib.Path, fps: fractions.Fraction, start: fractions.Fraction, end: fractions.Fraction | None
+    ) -> None:
         if fps <= 0:
             raise ValueError(f"`fps` (={float(fps):g}) must be above 0")
         self.path, self.start, self.end, self.rate, self.warnings = path, start, end, fps, []
-        images = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        images = sorted((file for file in images if not file.name.startswith(".")), key=_by_number)
+        found = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        images = sorted((file for file in found if not file.name.startswith(".")), key=_by_number)
         last = len(images) if end is None else -(-end * fps // 1)
         self.files = images[-(-start * fps // 1) : last]
         if not self.files:
@@ -234,7 +272,7 @@ class ImageFolder(Source):
         self.pixels, self.tags = self._layout.pixels, self._layout.tags
         self.sample_aspect_ratio = fractions.Fraction(1)
 
-    def pictures(self):
+    def pictures(self) -> Iterator[Picture]:
         """See `Source`; raises ValueError for an image that can't be read or differs from the first in size."""
         for time, path in enumerate(self.files):
             frame = self._decode(path)
@@ -246,13 +284,16 @@ class ImageFolder(Source):
     def _decode(self, path):
         try:
             # By bytes and not by name, in which FFmpeg would take %d for a number.
-            with av.open(io.BytesIO(path.read_bytes()), options=_ONE_FILE) as container:
+            with av.open(io.BytesIO(path.read_bytes()), "r", options=_ONE_FILE) as container:
+                container.streams.video[0].codec_context.options = _DECODER
                 return next(container.decode(video=0))
         except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
-            raise ValueError(f"frame {path}: not a readable image ({_reason(error)})") from None
+            raise ValueError(
+                f"frame {path}: not a readable image of at most {MAX_PIXELS:,} pixels ({_reason(error)})"
+            ) from None
 
 
-def video_stream(container, path):
+def video_stream(container: av.container.InputContainer, path: FilePath) -> av.video.VideoStream:
     """The first video stream that is no cover picture; raises ValueError if there is none."""
     stream = next((stream for stream in container.streams.video if not _is_cover(stream)), None)
     if stream is None:

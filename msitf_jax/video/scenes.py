@@ -1,20 +1,22 @@
 """Where a scene ends: PySceneDetect's adaptive detector, fed still by still."""
 
 import collections
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
-from msitf_jax.video.color import to_8_bits
+from msitf_jax.video.color import Pixels, to_8_bits
+from msitf_jax.video.windows import Still
 
 WIDTH = 256  # pixels that a picture is reduced to before it is compared
 HELD = 4  # frames for which a picture counts once; shown for longer, it counts again every frame
 _REACH = 2  # neighbours on each side that a picture's change is compared with
 
 
-def mark_cuts(stills, kind):
+def mark_cuts(stills: Iterable[Still], kind: Pixels) -> Iterator[Still]:
     """Finds where scenes end and marks the stills before as `last`.
 
     A cut is a change of content at least three times the mean change around it (PySceneDetect's `AdaptiveDetector`), so
@@ -29,8 +31,9 @@ def mark_cuts(stills, kind):
       The stills, each three late.
     """
     detector = AdaptiveDetector(min_scene_len=1, window_width=_REACH)
-    shown, cuts = 0, set()
-    waiting = collections.deque()  # (still, its number for the detector)
+    shown = 0
+    cuts: set[int] = set()
+    waiting: collections.deque[tuple[Still, int]] = collections.deque()  # and their numbers for the detector
 
     def show(small, times):
         nonlocal shown

@@ -2,16 +2,20 @@
 
 import queue
 import threading
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Generic, TypeVar
 
 _END = object()
+_T = TypeVar("_T")
 
 
-def read_ahead(iterable, depth):
+def read_ahead(iterable: Iterable[_T], depth: int) -> Generator[_T, None, None]:
     """Iterates in a thread of its own, at most `depth` items waiting.
 
     What the iterable raises is raised here, in its place. Closing the generator ends the thread.
     """
-    items, stop = queue.Queue(maxsize=depth), threading.Event()
+    items: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
 
     def put(item):
         while not stop.is_set():
@@ -45,7 +49,7 @@ def read_ahead(iterable, depth):
         thread.join()
 
 
-class WriteBehind:
+class WriteBehind(Generic[_T]):
     """Calls a function with one item after another in a thread of its own.
 
     Args:
@@ -53,20 +57,20 @@ class WriteBehind:
       depth: items that may wait; `put` blocks when there are more.
     """
 
-    def __init__(self, function, depth):
+    def __init__(self, function: Callable[[_T], object], depth: int) -> None:
         self._function = function
-        self._items = queue.Queue(maxsize=depth)
-        self._error = None
+        self._items: queue.Queue[Any] = queue.Queue(maxsize=depth)
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._drain, name="write_behind", daemon=True)
         self._thread.start()
 
-    def put(self, item):
+    def put(self, item: _T) -> None:
         """Hands an item over; raises what an earlier one raised."""
         self._items.put(item)
         if self._error is not None:
             raise self._error
 
-    def close(self):
+    def close(self) -> None:
         """Waits until all are done; raises what one of them raised."""
         self._items.put(_END)
         self._thread.join()

@@ -1,8 +1,11 @@
 """Frames too large for the memory, in overlapping parts of one shape."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 BLEND = 8  # input pixels over which one tile fades into the next
 
@@ -26,19 +29,21 @@ class Grid:
     alignment: int
 
     @property
-    def rows(self):
+    def rows(self) -> list[int]:
         """Where tiles begin vertically."""
         return _starts(self.height, self.tile_height, self.margin, self.alignment)
 
     @property
-    def columns(self):
+    def columns(self) -> list[int]:
         """Where tiles begin horizontally."""
         return _starts(self.width, self.tile_width, self.margin, self.alignment)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
-    def bands(self, clip, run, scale):
+    def bands(
+        self, clip: npt.NDArray[Any], run: Callable[[npt.NDArray[Any]], npt.ArrayLike], scale: int
+    ) -> Iterator[Any]:
         """Runs a function on every tile and blends the results, from top to bottom.
 
         In the middle of an overlap one tile fades into the next over `BLEND` pixels; elsewhere a pixel is of one tile.
@@ -58,7 +63,7 @@ class Grid:
         across = _fades(self.columns, self.tile_width, scale)
         unfinished = None
         for place, (top, vertical) in enumerate(zip(self.rows, down, strict=True)):
-            band = None
+            band: Any = None  # until a part says how many frames it has
             for left, horizontal in zip(self.columns, across, strict=True):
                 tile = clip[:, top : top + self.tile_height, left : left + self.tile_width]
                 part = np.asarray(run(tile))[:, vertical.inside][:, :, horizontal.inside]
@@ -83,7 +88,7 @@ class _Fade:
     weights: np.ndarray
 
 
-def choose(height, width, fits, *, margin, alignment):
+def choose(height: int, width: int, fits: Callable[[int, int], bool], *, margin: int, alignment: int) -> Grid | None:
     """The grid with the fewest pixels to compute whose tiles fit.
 
     Args:
@@ -104,7 +109,7 @@ def choose(height, width, fits, *, margin, alignment):
     return min(fitting, key=lambda grid: (len(grid) * grid.tile_height * grid.tile_width, len(grid)), default=None)
 
 
-def smallest(size, margin, alignment):
+def smallest(size: int, margin: int, alignment: int) -> int:
     """The least side of a tile: two margins, what fades, one step and what is left over, or all of a small frame."""
     least = 2 * margin + BLEND + alignment
     return size if size < least else least + (size - least) % alignment

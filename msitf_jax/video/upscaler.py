@@ -3,18 +3,25 @@
 import contextlib
 import math
 import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import numpy as np
+import numpy.typing as npt
 import psutil
 
 from msitf_jax import methods
+from msitf_jax.atomic import FilePath
+from msitf_jax.model.precision import ComputeDtype
 from msitf_jax.video import scenes, tiles, windows
-from msitf_jax.video.color import RGB, FloatRGB
+from msitf_jax.video.color import RGB, FloatRGB, Pixels
 from msitf_jax.video.reader import Picture
+from msitf_jax.video.windows import CutRule
 
 DEFAULT_WEIGHTS = "msitf-small"
-SCALES = (4, 2)
+Scale: TypeAlias = Literal[4, 2]
+SCALES: tuple[Scale, ...] = get_args(Scale)
 _TYPES = (np.uint8, np.uint16, np.float32)
 OVERHEAD = 192 << 20  # bytes that a run takes beside what the compiler plans, such as the threads' own
 
@@ -48,15 +55,15 @@ class Upscaler:
 
     def __init__(
         self,
-        weights=DEFAULT_WEIGHTS,
+        weights: FilePath = DEFAULT_WEIGHTS,
         *,
-        scale=4,
-        interpolate=True,
-        scenes=True,
-        cut="repeat",
-        memory=None,
-        compute_dtype="float32",
-    ):
+        scale: Scale = 4,
+        interpolate: bool = True,
+        scenes: bool = True,
+        cut: CutRule = "repeat",
+        memory: int | None = None,
+        compute_dtype: ComputeDtype = "float32",
+    ) -> None:
         if scale not in SCALES:
             raise ValueError(f"`scale` (={scale!r}) must be 4 or 2")
         if cut not in windows.CUT_RULES:
@@ -65,13 +72,13 @@ class Upscaler:
             raise ValueError(f"`memory` (={memory!r}) must be a number of bytes above 0, or None")
         self.scale, self.interpolate, self.scenes, self.cut, self.memory = scale, interpolate, scenes, cut, memory
         self._method = methods.method(weights, compute_dtype)
-        self._engines = {}
+        self._engines: dict[Any, Engine] = {}  # by size, and what the integers mean
 
-    def __call__(self, frames):
+    def __call__(self, frames: Iterable[npt.ArrayLike]) -> npt.NDArray[Any]:
         """`[N, h, w, 3]` frames -> `[2N-1, 4h, 4w, 3]` of the same type; see `stream`."""
         return np.stack(list(self.stream(frames)))
 
-    def stream(self, frames):
+    def stream(self, frames: Iterable[npt.ArrayLike]) -> Iterator[npt.NDArray[Any]]:
         """Upscales frame by frame, holding a few of them whatever their number.
 
         Args:
@@ -83,19 +90,19 @@ class Upscaler:
         Raises:
           ValueError: no frames, or one of another shape or type; named.
         """
-        frames = _checked(frames)
-        first = next(frames, None)
+        checked = _checked(frames)
+        first = next(checked, None)
         if first is None:
             raise ValueError("`frames` has no frame in it, expected at least one")
         kind = FloatRGB() if first.dtype == np.float32 else RGB(8 * first.dtype.itemsize)
         engine = self.engine(first.shape[:2], kind, kind)
         read, first = [first], None  # or it would be held to the end
-        pictures = (Picture(frame, time) for time, frame in enumerate(_with(read, frames)))
+        pictures = (Picture(frame, time) for time, frame in enumerate(_with(read, checked)))
         for window in self.plan(pictures, kind):
             for pixels, _ in engine.run(window):
                 yield pixels.copy()
 
-    def plan(self, pictures, kind):
+    def plan(self, pictures: Iterable[Picture], kind: Pixels) -> Iterator[windows.Window]:
         """The windows that the network is run on.
 
         Args:
@@ -110,7 +117,7 @@ class Upscaler:
             stills = scenes.mark_cuts(stills, kind)
         return windows.windows(stills, interpolate=self.interpolate, cut=self.cut)
 
-    def engine(self, size, read, write):
+    def engine(self, size: tuple[int, int], read: Pixels, write: Pixels) -> "Engine":
         """Compiles the network for frames of one size, the first time.
 
         Args:
@@ -131,14 +138,16 @@ class Upscaler:
     def _new_engine(self, size, read, write):
         budget = free_memory() if self.memory is None else self.memory
         margin, step = self._method.margin, self._method.alignment
-        per_pixel, compiled, taken = self._method.bytes_per_pixel, {}, {}
+        per_pixel: float = self._method.bytes_per_pixel
+        compiled: dict[tuple[int, int], jax.stages.Compiled] = {}
+        taken: dict[tuple[int, ...], int] = {}
 
         def needs(*tile):
             height, width = (-(-side // step) * step for side in tile)
             return OVERHEAD + taken.get(tile, per_pixel * height * width)
 
         while True:
-            grid = tiles.choose(*size, lambda *tile: needs(*tile) <= budget, margin=margin, alignment=step)
+            grid = tiles.choose(size[0], size[1], lambda *tile: needs(*tile) <= budget, margin=margin, alignment=step)
             if grid is None:
                 least = needs(*(tiles.smallest(side, margin, step) for side in size)) / 2**20
                 raise ValueError(
@@ -148,7 +157,7 @@ class Upscaler:
             if tile in compiled:
                 return Engine(grid, compiled[tile], self._method.state, self.scale, write)
             compiled[tile] = self._compile(tile, read)
-            plan = compiled[tile].memory_analysis()
+            plan: Any = compiled[tile].memory_analysis()
             guess = needs(*tile) - OVERHEAD
             taken[tile] = plan.temp_size_in_bytes + plan.output_size_in_bytes + plan.argument_size_in_bytes
             per_pixel *= taken[tile] / guess
@@ -172,12 +181,14 @@ class Engine:
       grid: `tiles.Grid`.
     """
 
-    def __init__(self, grid, compiled, state, scale, write):
+    def __init__(
+        self, grid: tiles.Grid, compiled: jax.stages.Compiled, state: Any, scale: Scale, write: Pixels
+    ) -> None:
         self.grid = grid
         self._compiled, self._state, self._scale = compiled, state, scale
         self._finish = jax.jit(write.from_rgb)
 
-    def run(self, window):
+    def run(self, window: windows.Window) -> Iterator[tuple[npt.NDArray[Any], int]]:
         """`windows.Window` -> (`[h, w, 3]` array, time in half ticks) for every output that is shown, in order."""
         shown = sorted({index for index, _ in window.outputs})
         bands = self.grid.bands(np.stack(window.clip), lambda clip: self._compiled(self._state, clip), self._scale)
@@ -187,7 +198,7 @@ class Engine:
             yield frames[index], time
 
 
-def upscale(frames, weights=DEFAULT_WEIGHTS, **options):
+def upscale(frames: Iterable[npt.ArrayLike], weights: FilePath = DEFAULT_WEIGHTS, **options: Any) -> npt.NDArray[Any]:
     """Upscales frames in one call; see `Upscaler` for the arguments.
 
     Args:
@@ -216,6 +227,8 @@ def _checked(frames):
             raise ValueError(
                 f"`frames[{index}]` is {frame.dtype} {list(frame.shape)}, expected uint8, uint16 or float32 [h, w, 3]"
             )
+        if not np.isfinite(frame).all():
+            raise ValueError(f"`frames[{index}]` holds NaN or infinite numbers, expected 0..1")
         found = f"{frame.dtype} {list(frame.shape)}"
         expected = expected or found
         if found != expected:
@@ -223,7 +236,7 @@ def _checked(frames):
         yield frame
 
 
-def free_memory():
+def free_memory() -> int:
     """Bytes that the network may take: most of what the device has left, of a CPU its machine and control group."""
     stats = jax.local_devices()[0].memory_stats()
     if stats:

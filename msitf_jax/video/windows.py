@@ -5,12 +5,17 @@ same output, so what stands still stays still.
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
+from msitf_jax.video.reader import Picture
+
 LENGTH = 4  # pictures in a window; 7 come out
 STRIDE = LENGTH - 1  # windows share the picture where they meet
-CUT_RULES = ("repeat", "hold")
+CutRule: TypeAlias = Literal["repeat", "hold"]
+CUT_RULES: tuple[CutRule, ...] = get_args(CutRule)
 
 
 @dataclasses.dataclass
@@ -43,7 +48,7 @@ class Window:
     outputs: list[tuple[int, int]]
 
 
-def stills(pictures):
+def stills(pictures: Iterable[Picture]) -> Iterator[Still]:
     """Gathers equal pictures: `reader.Picture`s -> `Still`s, each one picture late; only the last one is `last`."""
     still = None
     for picture in pictures:
@@ -59,7 +64,7 @@ def stills(pictures):
         yield still
 
 
-def windows(stills, *, interpolate=True, cut="repeat"):
+def windows(stills: Iterable[Still], *, interpolate: bool = True, cut: CutRule = "repeat") -> Iterator[Window]:
     """Cuts a stream into windows: within a scene every 3 pictures, the last one ending with the scene.
 
     Of n pictures 2n-1 are shown, one between every two: from the network within a scene, the earlier one once more
@@ -79,7 +84,8 @@ def windows(stills, *, interpolate=True, cut="repeat"):
     """
     if cut not in CUT_RULES:
         raise ValueError(f"`cut` (={cut!r}) must be one of {', '.join(CUT_RULES)}")
-    scene, new = [], 0  # its last pictures, and how many of them have not been shown
+    scene: list[Still] = []  # its last pictures
+    new = 0  # how many of them have not been shown
     for still in stills:
         scene, new = [*scene[-STRIDE:], still], new + 1
         if still.last or new == (LENGTH if len(scene) == new else STRIDE):

@@ -5,12 +5,18 @@ import fractions
 import io
 import os
 import pathlib
+from typing import Any
 
 import av
+import av.container
+import av.video
 import numpy as np
+import numpy.typing as npt
 
+from msitf_jax.atomic import FilePath
 from msitf_jax.video import color
 from msitf_jax.video.layout import planar_format, reformat
+from msitf_jax.video.reader import Source
 
 # Containers that keep each frame's own time; by the ending of the output's name.
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -40,7 +46,7 @@ class Encoding:
     """
 
     codec: str
-    options: dict
+    options: dict[str, str]
     pixel_format: str
     width: int
     height: int
@@ -50,9 +56,10 @@ class Encoding:
     time_base: fractions.Fraction
     rate: fractions.Fraction
 
-    def add_to(self, container):
+    def add_to(self, container: av.container.OutputContainer) -> av.video.VideoStream:
         """Adds a video stream with this encoding to an output container of PyAV and returns it."""
         stream = container.add_stream(self.codec, rate=self.rate, options=dict(self.options))
+        assert isinstance(stream, av.VideoStream)  # or `choose_encoding` had refused the codec
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = self.width, self.height, self.pixel_format
         stream.time_base = context.time_base = self.time_base
@@ -68,7 +75,7 @@ class Encoding:
         return stream
 
 
-def container_of(output):
+def container_of(output: FilePath) -> str:
     """FFmpeg's name of an output's container, by its ending; raises ValueError for others."""
     suffix = pathlib.Path(output).suffix.lower()
     if suffix not in CONTAINERS:
@@ -76,7 +83,16 @@ def container_of(output):
     return CONTAINERS[suffix]
 
 
-def choose_encoding(output, source, *, scale, rate, codec=None, crf=None, pixel_format=None):
+def choose_encoding(
+    output: FilePath,
+    source: Source,
+    *,
+    scale: int,
+    rate: fractions.Fraction,
+    codec: str | None = None,
+    crf: float | None = None,
+    pixel_format: str | None = None,
+) -> Encoding:
     """Settles how an output is encoded, and tries it on one frame.
 
     Args:
@@ -124,7 +140,7 @@ def choose_encoding(output, source, *, scale, rate, codec=None, crf=None, pixel_
     tags = source.tags
     if av.VideoFormat(pixel_format).is_rgb:
         tags = dataclasses.replace(tags, matrix=color.RGB_MATRIX, full_range=True)
-        pixels = color.RGB(bits)
+        pixels: color.RGB | color.YCbCr = color.RGB(bits)
     else:
         if tags.matrix == color.RGB_MATRIX:
             tags = dataclasses.replace(tags, matrix=color.BT709, full_range=False)
@@ -184,9 +200,13 @@ def _is_pixel_format(name):
 
 
 class SegmentWriter:
-    """Encodes frames into a file of its own, which is there whole or not at all."""
+    """Encodes frames into a file of its own, which is there whole or not at all.
 
-    def __init__(self, path, encoding):
+    Attributes:
+      frames: how many it was given.
+    """
+
+    def __init__(self, path: FilePath, encoding: Encoding) -> None:
         self.frames = 0
         self._path, self._encoding = pathlib.Path(path), encoding
         self._temporary = self._path.with_name(f"{self._path.name}.part")
@@ -196,19 +216,19 @@ class SegmentWriter:
         )
         self._stream = encoding.add_to(self._container)
 
-    def write(self, pixels, time):
+    def write(self, pixels: npt.NDArray[Any], time: int) -> None:
         """Encodes `[H, W, 3]` integers to be shown at `time`, in ticks of the encoding."""
         self._container.mux(self._stream.encode(_frame(pixels, time, self._encoding)))
         self.frames += 1
 
-    def close(self):
+    def close(self) -> pathlib.Path:
         """Finishes the file, gives it its name and returns that."""
         self._container.mux(_last_packets(self._stream, self.frames))
         self._container.close()
         os.replace(self._temporary, self._path)
         return self._path
 
-    def abandon(self):
+    def abandon(self) -> None:
         """Leaves no file."""
         self._container.close()
         self._temporary.unlink(missing_ok=True)
@@ -230,7 +250,7 @@ def _frame(pixels, time, encoding):
     frame = av.VideoFrame(width, height, planar)
     order = (1, 2, 0) if planar.startswith("gbr") else (0, 1, 2)
     for plane, channel in zip(frame.planes, order, strict=not grey):
-        rows = np.frombuffer(plane, pixels.dtype).reshape(height, -1)
+        rows = np.frombuffer(plane, pixels.dtype).reshape(height, -1)  # type: ignore[call-overload, unused-ignore]
         rows[:, :width] = pixels[..., channel]
     size = (width, height)
     chroma = ("left", "center" if encoding.pixel_format.startswith("yuvj") else "left")

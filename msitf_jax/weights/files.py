@@ -1,30 +1,36 @@
 """Weight files: safetensors with the published names and a description, and published `.pth` files.
 
 A safetensors file of ours holds the trained tensors under their published names and in PyTorch's layout (float32,
-OIHW), so other tools can read it, and in its metadata the configuration and what else `save` was told. `.pth` files are
-read with `weights_only=True`: nothing in them is executed.
+OIHW), so other tools can read it, and in its metadata the configuration, a SHA-256 of the tensors, by which damage is
+found, and what else `save` was told. `.pth` files are read with `weights_only=True`: nothing in them is executed.
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import pickle
 import struct
 import warnings
+import zipfile
+from collections.abc import Mapping
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from msitf_jax import atomic
+from msitf_jax.atomic import FilePath
 from msitf_jax.model.config import MSITFConfig
+from msitf_jax.model.msitf import MSITF
 from msitf_jax.weights import pretrained
 from msitf_jax.weights.torch_format import from_torch, infer_config, published_parameters, to_torch
 
 _TORCH_SUFFIXES = (".pth", ".pt")
+_OWN_METADATA = {"config": "the model's own configuration", "sha256": "the tensors' own digest"}
 
 
-def find(name_or_path):
+def find(name_or_path: FilePath) -> pathlib.Path:
     """The file of weights that are given by a name, such as "msitf-small" (see `pretrained`), or by their path.
 
     Raises:
@@ -40,7 +46,7 @@ def find(name_or_path):
     return path
 
 
-def load(name_or_path):
+def load(name_or_path: FilePath) -> MSITF:
     """Reads a model from a `.safetensors` file of `save`, or from a published `.pth` file (needs PyTorch).
 
     Args:
@@ -50,12 +56,14 @@ def load(name_or_path):
       `MSITF` with the file's weights, float32.
 
     Raises:
-      ValueError: no such file, another ending, no checkpoint, truncated, executable pickle code, or tensors that do not
-        fit; one message that names the file.
+      ValueError: no such file, another ending, no checkpoint, truncated, damaged, executable pickle code, or tensors
+        that do not fit; one message that names the file.
     """
     path = find(name_or_path)
     if path.suffix == ".safetensors":
         tensors, metadata = _read_safetensors(path)
+        if metadata.get("sha256") not in (None, _digest(tensors)):
+            raise ValueError(f"weights {path}: damaged, its tensors are not those that were saved")
         config = _config(path, metadata)
     elif path.suffix in _TORCH_SUFFIXES:
         tensors, config = _read_torch(path), None
@@ -67,7 +75,7 @@ def load(name_or_path):
         raise ValueError(f"weights {path}: {error}") from None
 
 
-def read_metadata(name_or_path):
+def read_metadata(name_or_path: FilePath) -> dict[str, str]:
     """What `save` noted in a safetensors file: `{name: string}`; empty for a `.pth` file, which has no such place.
 
     Raises:
@@ -77,7 +85,7 @@ def read_metadata(name_or_path):
     return _read_safetensors(path, only_metadata=True)[1] if path.suffix == ".safetensors" else {}
 
 
-def save(model, path, *, half=False, **metadata):
+def save(model: MSITF, path: FilePath, *, half: bool = False, **metadata: str) -> None:
     """Writes a model's weights as safetensors: to a temporary name first, so a file is there whole or not at all.
 
     The file says nothing about when, where or by whom it was written: equal weights and metadata are equal bytes.
@@ -86,30 +94,30 @@ def save(model, path, *, half=False, **metadata):
       model: `MSITF`.
       path: ends in `.safetensors`.
       half: round to float16, which takes half the space; `load` gives float32 all the same.
-      **metadata: strings to keep, such as `degradation`, `training_step`, `licence`; the configuration is added.
+      **metadata: strings to keep, such as `degradation`, `training_step`, `licence`; `config` and `sha256`, of the
+        tensors, are added.
 
     Raises:
-      ValueError: another ending, metadata that are not strings, metadata named `config`, or a number that float16 can't
-        hold.
+      ValueError: another ending, metadata that are not strings or are added, or a number that float16 can't hold.
       OSError: the file can't be written.
     """
     path = pathlib.Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"weights {path}: expected a name that ends in .safetensors")
-    if "config" in metadata:
-        raise ValueError("metadata `config` is the model's own configuration, which is added by itself")
     for name, value in metadata.items():
+        if name in _OWN_METADATA:
+            raise ValueError(f"metadata `{name}` is {_OWN_METADATA[name]}, which is added by itself")
         if not isinstance(value, str):
             raise ValueError(f"metadata `{name}` (={value!r}) must be a string")
-    metadata["config"] = json.dumps(dataclasses.asdict(model.config), sort_keys=True)
     tensors = published_parameters(model)
     if half:
         tensors = {name: _rounded(path, name, tensor) for name, tensor in tensors.items()}
-    content = safetensors.numpy.save(tensors, metadata)
+    config = json.dumps(dataclasses.asdict(model.config), sort_keys=True)
+    content = safetensors.numpy.save(tensors, metadata | {"config": config, "sha256": _digest(tensors)})
     atomic.write(path, lambda file: file.write(_with_sorted_header(content)))
 
 
-def save_torch(model, path):
+def save_torch(model: MSITF, path: FilePath) -> None:
     """Writes a model as a `.pth` state dict that the published network loads strictly; needs PyTorch.
 
     Raises:
@@ -127,7 +135,7 @@ def save_torch(model, path):
     atomic.write(path, lambda file: torch.save(tensors, file))
 
 
-def convert(source, target, *, half=False, notes=None):
+def convert(source: FilePath, target: FilePath, *, half: bool = False, notes: Mapping[str, str] | None = None) -> None:
     """Converts between `.pth` and `.safetensors`, as the target's ending says.
 
     Args:
@@ -147,8 +155,16 @@ def convert(source, target, *, half=False, notes=None):
     if to_torch_file:
         save_torch(model, target)
     else:
-        kept = {name: note for name, note in read_metadata(source).items() if name != "config"}
-        save(model, target, half=half, **kept | (notes or {}))
+        kept = {name: note for name, note in read_metadata(source).items() if name not in _OWN_METADATA}
+        save(model, target, half=half, **{**kept, **(notes or {})})
+
+
+def _digest(tensors):
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tensor.shape} ".encode())
+        total.update(np.ascontiguousarray(tensor).data)
+    return total.hexdigest()
 
 
 def _with_sorted_header(content):
@@ -195,11 +211,23 @@ def _import_torch(path):
     return torch
 
 
+def _check_archive(path):
+    """Raises one thing or another for a damaged ZIP archive, and for one that would take more space than the file."""
+    if not zipfile.is_zipfile(path):
+        return  # PyTorch's older format, which has no checksums
+    with zipfile.ZipFile(path) as archive:
+        if any(member.file_size > member.compress_size for member in archive.infolist()):
+            raise ValueError("compressed, which PyTorch's files are not")
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"{damaged} is damaged")
+
+
 def _read_torch(path):
     torch = _import_torch(path)
     try:
         # PyTorch also warns of what it then refuses, and asks to be told about it.
         with warnings.catch_warnings(action="ignore"):
+            _check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
@@ -207,7 +235,7 @@ def _read_torch(path):
             "nothing was executed"
         ) from None
     except Exception as error:  # damaged bytes make the reader fail in any way
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"weights {path}: not a whole PyTorch file ({reason})") from None
     if not isinstance(content, dict):
         raise ValueError(f"weights {path}: expected a state dict, names with tensors, found {type(content).__name__}")

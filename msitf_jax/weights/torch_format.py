@@ -7,9 +7,12 @@ arrays.
 
 import re
 from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import nnx
 
 from msitf_jax.model.alignment import TAPS
@@ -43,7 +46,7 @@ _MASK_SIZE = 32
 _BUFFER_TOLERANCE = 1e-5
 
 
-def published_name(path):
+def published_name(path: Iterable[Hashable]) -> str:
     """Our parameter path, a tuple -> the published name: `("conv_first", "kernel")` -> `"conv_first.weight"`."""
     name = ".".join(map(str, path))
     for pattern, replacement in _RENAMES:
@@ -68,7 +71,7 @@ def _from_published_layout(name, array):
     return array
 
 
-def published_parameters(model):
+def published_parameters(model: MSITF) -> dict[str, npt.NDArray[Any]]:
     """The model's trained arrays under their published names and in the published layout, as NumPy arrays."""
     tensors = {}
     for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
@@ -77,7 +80,7 @@ def published_parameters(model):
     return tensors
 
 
-def published_buffers(config):
+def published_buffers(config: MSITFConfig) -> dict[str, npt.NDArray[Any]]:
     """The arrays that a published state dict carries and nobody trains: position tables, indices and shift masks."""
     side = 2 * WINDOW - 1
     regions = shift_regions(_MASK_SIZE, _MASK_SIZE).reshape(-1, WINDOW**2)
@@ -93,7 +96,7 @@ def published_buffers(config):
     return buffers
 
 
-def to_torch(model):
+def to_torch(model: MSITF) -> dict[str, npt.NDArray[Any]]:
     """A state dict that the published network loads strictly.
 
     Returns:
@@ -102,7 +105,7 @@ def to_torch(model):
     return published_parameters(model) | published_buffers(model.config)
 
 
-def from_torch(state_dict, config=None):
+def from_torch(state_dict: Mapping[str, Any], config: MSITFConfig | None = None) -> MSITF:
     """Builds a model from a published state dict.
 
     Args:
@@ -179,7 +182,7 @@ def _equal_buffers(tensor, expected):
     return False
 
 
-def infer_config(tensors):
+def infer_config(tensors: Mapping[str, npt.NDArray[Any]]) -> MSITFConfig:
     """The published configuration with every dimension that the names and shapes of a state dict tell.
 
     Where tensors disagree the most frequent size counts, so that one of a wrong shape can be named later.

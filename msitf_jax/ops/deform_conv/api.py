@@ -3,7 +3,10 @@
 import functools
 import logging
 import operator
+from collections.abc import Callable
+from typing import Literal
 
+import jax
 import jax.numpy as jnp
 
 from msitf_jax.ops.deform_conv import pallas_triton, reference
@@ -11,7 +14,18 @@ from msitf_jax.ops.deform_conv import pallas_triton, reference
 _IMPLEMENTATIONS = ("triton", "xla")
 
 
-def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, dilation=1, implementation=None):
+def deform_conv2d(
+    x: jax.Array,
+    offset: jax.Array,
+    mask: jax.Array,
+    weight: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+    implementation: Literal["triton", "xla"] | None = None,
+) -> jax.Array:
     """Modulated deformable 2-D convolution (Deformable ConvNets v2, Zhu et al., CVPR 2019, equation 1).
 
     `out[p] = bias + sum_k weight_k . (mask_k(p) * x(p * stride - padding + r_k * dilation + offset_k(p)))`,
@@ -50,18 +64,22 @@ def deform_conv2d(x, offset, mask, weight, bias=None, *, stride=1, padding=1, di
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"`x` has dtype {x.dtype}, expected floating point")
-    stride, padding, dilation = _pair("stride", stride, 1), _pair("padding", padding, 0), _pair("dilation", dilation, 1)
-    _check_shapes(x.shape, offset.shape, mask.shape, weight.shape, bias, stride, padding, dilation)
+    pairs = {
+        "stride": _pair("stride", stride, 1),
+        "padding": _pair("padding", padding, 0),
+        "dilation": _pair("dilation", dilation, 1),
+    }
+    _check_shapes(x.shape, offset.shape, mask.shape, weight.shape, bias, **pairs)
     if implementation not in (None, *_IMPLEMENTATIONS):
         raise ValueError(f"`implementation` (={implementation!r}) must be None or one of {list(_IMPLEMENTATIONS)}")
-    function = reference.deform_conv2d
+    function: Callable[..., jax.Array] = reference.deform_conv2d
     if implementation == "triton" or (implementation is None and pallas_triton.runs_here()):
         reason = pallas_triton.unsupported(x, offset, weight)
         if reason is None:
             function = pallas_triton.deform_conv2d
         else:
             _log_once(f"deform_conv2d in plain JAX instead of Triton: {reason}")
-    return function(x, offset, mask, weight, bias, stride=stride, padding=padding, dilation=dilation)
+    return function(x, offset, mask, weight, bias, **pairs)
 
 
 @functools.cache

@@ -8,7 +8,9 @@ import functools
 import importlib.resources
 import json
 import math
+from typing import Literal, Self
 
+import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
@@ -19,9 +21,9 @@ SMALLEST_DOT = 16  # Triton's least size of a matrix product
 class Options:
     """What a call asks for besides its arrays."""
 
-    stride: tuple
-    padding: tuple
-    dilation: tuple
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
     product: str  # see `pallas_triton.product_type`
     interpret: bool
 
@@ -49,17 +51,25 @@ class Geometry:
 
     options: Options
     blocks: Blocks
-    frame: tuple  # (height, width) of x
-    out: tuple  # (height, width) of the result
+    frame: tuple[int, int]  # (height, width) of x
+    out: tuple[int, int]  # (height, width) of the result
     channels: int
     groups: int
-    kernel: tuple  # (rows, columns) of taps
+    kernel: tuple[int, int]  # (rows, columns) of taps
     features: int
 
     @classmethod
-    def of(cls, options, blocks, x, offset, weight):
+    def of(
+        cls,
+        options: Options,
+        blocks: Blocks,
+        x: jax.Array | jax.ShapeDtypeStruct,
+        offset: jax.Array | jax.ShapeDtypeStruct,
+        weight: jax.Array | jax.ShapeDtypeStruct,
+    ) -> Self:
+        """Of a call's arrays, or of their shapes; see `msitf_jax.ops.deform_conv2d`."""
         shapes = x.shape[1:3], offset.shape[1:3], x.shape[3], offset.shape[3], weight.shape[:2], weight.shape[3]
-        return cls(options, blocks, *shapes)
+        return cls(options, blocks, *shapes)  # type: ignore[arg-type]  # JAX's shapes may have any length
 
     pixels = property(lambda self: math.prod(self.out))  # of an image of the result
     taps = property(lambda self: math.prod(self.kernel))
@@ -70,21 +80,23 @@ class Geometry:
     block_size = property(lambda self: self.steps * self.dot_channels * self.dot_features)  # of blocked weights
 
     @property
-    def block(self):
+    def block(self) -> tuple[int, int]:
         """(groups, channels of a group) of a block, padded."""
         channels = _padded(self.group_channels)
         groups = min(_padded(self.groups), max(1, self.blocks.channels // channels))
         return groups, max(channels, SMALLEST_DOT // groups)
 
     @property
-    def dot_channels(self):
+    def dot_channels(self) -> int:
+        """Input channels in one matrix product, padding included."""
         return math.prod(self.block)
 
     @property
-    def group_blocks(self):
+    def group_blocks(self) -> int:
+        """How many blocks the groups are taken in."""
         return pl.cdiv(self.groups, self.block[0])
 
-    def blocked(self, weight):
+    def blocked(self, weight: jax.Array) -> jax.Array:
         """`[kh, kw, C, Co]` -> flat `[steps, dot_channels, dot_features]`, zeros as padding."""
         groups, channels = self.block
         weight = weight.reshape(self.taps, self.groups, self.group_channels, self.features)
@@ -93,7 +105,7 @@ class Geometry:
         weight = jnp.pad(weight, ((0, 0), *((0, size) for size in sizes)))
         return weight.reshape(self.taps, self.group_blocks, -1).swapaxes(0, 1).reshape(-1)
 
-    def unblocked(self, weight):
+    def unblocked(self, weight: jax.Array) -> jax.Array:
         """The inverse of `blocked`."""
         groups, channels = self.block
         weight = weight.reshape(self.group_blocks, self.taps, -1).swapaxes(0, 1)
@@ -102,7 +114,7 @@ class Geometry:
         return weight.reshape(*self.kernel, self.channels, self.features)
 
 
-def blocks_for(kernel, product, pixels):
+def blocks_for(kernel: Literal["forward", "inputs", "weight"], product: str, pixels: int) -> Blocks:
     """From `blocks.json`, which `python -m benchmarks.tune` makes.
 
     Args:

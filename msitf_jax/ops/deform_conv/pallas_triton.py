@@ -19,6 +19,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.typing import DTypeLike
 
 from msitf_jax.ops.deform_conv import reference, triton_programs
 from msitf_jax.ops.deform_conv.geometry import SMALLEST_DOT, Blocks, Geometry, Options, blocks_for
@@ -33,7 +34,11 @@ SHORT_PRECISIONS = (None, "default", "high", "bfloat16", "tensorfloat32", "TF32_
 WEIGHT_PROGRAMS = 32  # parts, over all images, that a tap's gradient is summed up in
 
 
-def unsupported(x, offset, weight):
+def unsupported(
+    x: jax.Array | jax.ShapeDtypeStruct,
+    offset: jax.Array | jax.ShapeDtypeStruct,
+    weight: jax.Array | jax.ShapeDtypeStruct,
+) -> str | None:
     """Why the kernels can't take these arrays, or None if they can.
 
     Args:
@@ -44,7 +49,8 @@ def unsupported(x, offset, weight):
     """
     batch, _, _, channels = x.shape
     group_channels = channels // offset.shape[3]
-    geometry = Geometry.of(None, Blocks(SMALLEST_DOT, MOST_GROUP_CHANNELS, 4, 1), x, offset, weight)
+    blocks = Blocks(SMALLEST_DOT, MOST_GROUP_CHANNELS, 4, 1)
+    geometry = Geometry.of(None, blocks, x, offset, weight)  # type: ignore[arg-type]  # sizes take no options
     shapes = x.shape, offset.shape, (*offset.shape[:3], weight.shape[3]), (batch + WEIGHT_PROGRAMS, geometry.block_size)
     largest = max(map(math.prod, shapes))
     if triton is None:
@@ -62,14 +68,25 @@ def unsupported(x, offset, weight):
     return None
 
 
-def runs_here():
+def runs_here() -> bool:
     """Whether JAX's default device is an NVIDIA GPU that the kernels are made for."""
     device = jax.devices()[0]
-    capability = getattr(device, "compute_capability", None)
-    return device.platform == "gpu" and "." in str(capability) and float(capability) >= OLDEST_GPU
+    capability = str(getattr(device, "compute_capability", None))
+    return device.platform == "gpu" and "." in capability and float(capability) >= OLDEST_GPU
 
 
-def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation, interpret=False):
+def deform_conv2d(
+    x: jax.Array,
+    offset: jax.Array,
+    mask: jax.Array,
+    weight: jax.Array,
+    bias: jax.Array | None,
+    *,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    interpret: bool = False,
+) -> jax.Array:
     """See `msitf_jax.ops.deform_conv2d`, which checks the arguments; here strides and the like are pairs.
 
     Lowered for another platform than CUDA, it is the plain path. Gradients can be taken once, in reverse mode. Within
@@ -85,10 +102,11 @@ def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation, i
     return _deform_conv2d(options, x, offset, mask, weight, bias)
 
 
-def product_type(dtype):
+def product_type(dtype: DTypeLike) -> str:
     """What numbers of `dtype` are multiplied as, by JAX's present setting: "float32", "tf32" or "bfloat16"."""
     if dtype == jnp.float32:
-        return "tf32" if jax.config.jax_default_matmul_precision in SHORT_PRECISIONS else "float32"
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined, unused-ignore]
+        return "tf32" if precision in SHORT_PRECISIONS else "float32"
     return jnp.dtype(dtype).name
 
 

@@ -34,7 +34,18 @@ def _lower_corner(position, size):
     return jnp.clip(lower, -RING, size).astype(jnp.int32) + RING, position - lower
 
 
-def deform_conv2d(x, offset, mask, weight, bias, *, stride, padding, dilation, samples=None):
+def deform_conv2d(
+    x: jax.Array,
+    offset: jax.Array,
+    mask: jax.Array,
+    weight: jax.Array,
+    bias: jax.Array | None,
+    *,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    samples: int | None = None,
+) -> jax.Array:
     """See `msitf_jax.ops.deform_conv2d`, which checks the arguments; here strides and the like are pairs.
 
     Args:

@@ -5,18 +5,23 @@ groups, a block of them, before it turns to the next, so that what they sample s
 """
 
 import dataclasses
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from msitf_jax.ops.deform_conv.geometry import Geometry
+
 try:
     from jax.experimental.pallas import triton
 except ImportError:  # JAX has announced that it will drop this backend
-    triton = None
+    triton = None  # type: ignore[assignment]
+
+Ref: TypeAlias = Any  # of one array, flattened, as Pallas hands it to a program
 
 
-def forward(geometry, x, offset, mask, weight, bias, out):
+def forward(geometry: Geometry, x: Ref, offset: Ref, mask: Ref, weight: Ref, bias: Ref, out: Ref) -> None:
     """The result at some pixels of an image. The weights come as `geometry.blocked` gives them."""
     image, pixel = pl.program_id(1), _pixels(geometry, pl.program_id(0))
 
@@ -31,7 +36,19 @@ def forward(geometry, x, offset, mask, weight, bias, out):
     triton.store(out.at[index], total.astype(out.dtype), mask=inside)
 
 
-def inputs(geometry, x, offset, mask, weight, cotangent, _, x_out, down_out, right_out, mask_out):
+def inputs(
+    geometry: Geometry,
+    x: Ref,
+    offset: Ref,
+    mask: Ref,
+    weight: Ref,
+    cotangent: Ref,
+    _: Ref,
+    x_out: Ref,
+    down_out: Ref,
+    right_out: Ref,
+    mask_out: Ref,
+) -> None:
     """What some pixels add to the gradient of x, which starts as zeros, and the gradients of their points by tap."""
     image, pixel = pl.program_id(1), _pixels(geometry, pl.program_id(0))
     index, inside = _features(geometry, image, pixel)
@@ -74,7 +91,7 @@ def _add_atomically(geometry, ref, index, value, wanted):
         triton.atomic_add(ref, (index,), value, mask=wanted)
 
 
-def weight(geometry, x, offset, mask, cotangent, out):
+def weight(geometry: Geometry, x: Ref, offset: Ref, mask: Ref, cotangent: Ref, out: Ref) -> None:
     """The gradient of one step's weights, summed up over a part of an image's pixels."""
     part, step, image = (pl.program_id(axis) for axis in range(3))
     parts = pl.num_programs(0)
@@ -105,13 +122,13 @@ def _pixels(geometry, block):
 
 def _dot(geometry, a, b, contracted=(1, 0)):
     """Matrix product over the given axes of a and b."""
-    precision = jax.lax.Precision.DEFAULT
+    precision: jax.lax.Precision | jax.lax.DotAlgorithmPreset = jax.lax.Precision.DEFAULT
     if geometry.options.product == "float32":
         # Triton's own float32 is far slower than three products of TF32 parts, which interpreters don't know.
         three_tf32 = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
         precision = jax.lax.Precision.HIGHEST if geometry.options.interpret else three_tf32
-    axes = tuple((axis,) for axis in contracted)
-    return jax.lax.dot_general(a, b, (axes, ((), ())), precision=precision, preferred_element_type=jnp.float32)
+    axes = ((contracted[0],), (contracted[1],)), ((), ())
+    return jax.lax.dot_general(a, b, axes, precision=precision, preferred_element_type=jnp.float32)
 
 
 def _features(geometry, image, pixel):

@@ -4,11 +4,11 @@ import hashlib
 import pathlib
 
 SHA256 = {
-    "msitf-small": "b35a9984f9e8e6047d05d16309a01ef9f90b1de536e0ece29dffb958c55a8cbc",
+    "msitf-small": "88bd07f311ff0de44c134fd84121b181d01cfc1cec8988ea35c43693df6b69df",
 }
 
 
-def find(name):
+def find(name: str) -> pathlib.Path:
     """The file of weights in the package.
 
     Args:

@@ -39,9 +39,10 @@ from msitf_jax.training import configuration
 from tests import tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = ("README.md", "MODEL_CARD.md", "CONTRIBUTING.md", "docs/*.md", "benchmarks/*.md", "tests/golden/*.md")
+PAGES = ("README.md", "MODEL_CARD.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "benchmarks/*.md", "tests/golden/*.md")
 EXAMPLES = {"DEGRADATION": "bi", "SECTION": "op"}  # for words that stand for one of several choices
 PROGRAMS = ("python", "msitf", "make", "pip")
+NAMES = {f"msitf {name}" for name in cli.COMMANDS}  # within a sentence a command may be named without its arguments
 WITHOUT_OPTIONS = ("benchmarks.exchanges", "benchmarks.plots")  # modules that parse nothing
 SECONDS = 300  # for a command
 
@@ -153,6 +154,8 @@ def faults(pages):
             elif anchor and anchor not in pages.get(linked, page).anchors:
                 yield f"{place}:{line}: {target}: no such heading"
         for line, code in page.quoted:
+            if code in NAMES:
+                continue
             if code.split()[0] in PROGRAMS and " " in code:
                 yield from _fault(f"{place}:{line}", check_command, shlex.split(code))
             elif code.startswith("--"):

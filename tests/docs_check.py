@@ -39,7 +39,7 @@ from msitf_jax.training import configuration
 from tests import tiny_config
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = ("README.md", "MODEL_CARD.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "benchmarks/*.md", "tests/golden/*.md")
+PAGES = ("README.md", "*.md", "docs/*.md", "benchmarks/*.md", "tests/golden/*.md")
 EXAMPLES = {"DEGRADATION": "bi", "SECTION": "op"}  # for words that stand for one of several choices
 PROGRAMS = ("python", "msitf", "make", "pip")
 NAMES = {f"msitf {name}" for name in cli.COMMANDS}  # within a sentence a command may be named without its arguments

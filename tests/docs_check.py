@@ -53,7 +53,6 @@ NOT_RUN = {
     r"benchmarks\.tune|--implementation=triton|--type=tf32|-m gpu": "needs an NVIDIA GPU",
     r"-m pytest": "is a test",
     r"-m benchmarks( |$)|benchmarks\.(exchanges|choices)": "takes many minutes",
-    r"\bPYTHON\b": "needs another Python",
 }
 # Training runs by tests/tiny_config.py and these, all alike, so that a step compiled once serves many.
 TRAINING = {
@@ -421,7 +420,9 @@ def _run(folder, words):
             if value is not None and not name.startswith(tuple(kept)):
                 words.append(f"--config.{name}={value}")
     if "benchmarks.pipeline" in words:
-        words = [*words, "--batches=1"]
+        words = [*words, "--batches=1", "--batch_size=2"]
+    if "benchmarks.network" in words:
+        words = [*words, "--runs=1"]
     quick = {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test lint dist dist-check clean
+.PHONY: demo test lint docs-check dist dist-check clean
 
 # Upscales a clip that it draws, scores it, and says where the page is that compares it.
 demo: $(VENV)/installed
@@ -25,6 +25,10 @@ dist: $(VENV)/installed-dev
 # Builds them elsewhere and tries each in an empty environment of PYTHON: about five minutes.
 dist-check: $(VENV)/installed-dev
 	$(VENV)/bin/python -m tests.distributions $(PYTHON)
+
+# Links of the pages, and their commands, tried on small files that it draws.
+docs-check: $(VENV)/installed-dev
+	$(VENV)/bin/python -m tests.docs_check
 
 clean:
 	rm -rf $(VENV)

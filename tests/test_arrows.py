@@ -12,12 +12,14 @@ ARROWS = {
     "ops": set(),
     "model": {"ops"},
     "weights": {"atomic", "model"},
+    "limits": set(),
+    "locking": {"atomic"},
     "methods": {"atomic", "model", "ops", "weights"},
     "sharding": set(),
-    "video": {"atomic", "methods", "model", "weights"},
-    "evaluation": {"atomic", "input_pipeline", "methods", "model", "weights"},
-    "training": {"atomic", "evaluation", "input_pipeline", "methods", "model", "sharding", "weights"},
-    "cli": {"atomic", "evaluation", "input_pipeline", "methods", "model", "training", "video", "weights"},
+    "video": {"atomic", "limits", "locking", "methods", "model", "weights"},
+    "evaluation": {"atomic", "input_pipeline", "limits", "methods", "model", "weights"},
+    "training": {"atomic", "evaluation", "input_pipeline", "locking", "methods", "model", "sharding", "weights"},
+    "cli": {"atomic", "evaluation", "input_pipeline", "limits", "methods", "model", "training", "video", "weights"},
     "input_pipeline": set(),
 }
 # Files, or what the names of files begin with, that may import a library; whatever is not here may be anywhere.

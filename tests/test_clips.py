@@ -88,7 +88,7 @@ def test_bad_frames_are_named(clip):
     enormous = whole[:16] + (100_000).to_bytes(4, "big") * 2 + whole[24:]
     for content in (b"", b"no image", whole[:60], enormous):
         bad.write_bytes(content)
-        assert message().endswith("not a readable image")
+        assert message().endswith("not a readable image of at most 67,108,864 pixels")
 
 
 def test_a_frame_in_two_files_is_named(clip):

@@ -144,7 +144,7 @@ def test_errors_are_one_sentence_and_exit_status_2(clips, tmp_path, capsys):
     assert run(dataset=clips, weights="bicubic") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("evaluate.py: frame ")
-    assert error.endswith("im2.png: not a readable image")
+    assert error.endswith("im2.png: not a readable image of at most 67,108,864 pixels")
     assert run(dataset=clips, weights=tmp_path / "no.pth") == 2
     assert "no.pth: no such file" in capsys.readouterr().err
     assert run(dataset=clips, weights=tmp_path / "no.safetensors") == 2

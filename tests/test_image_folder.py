@@ -113,9 +113,12 @@ def test_grey_and_colour_and_alpha_mix_in_a_folder(tmp_path):
     [
         (grey(1, (6, 9)), r"frame \S+2.png: is 9x6 gray, expected 8x6 gray as 1.png$"),
         (grey(1).astype(np.uint16), r"frame \S+2.png: is 8x6 gray16le, expected 8x6 gray as 1.png$"),
-        (b"", r"frame \S+2.png: not a readable image \([^\n]+\)$"),
-        (b"no image", r"frame \S+2.png: not a readable image \([^\n]+\)$"),
-        (b"ffconcat version 1.0\nfile 1.png\n", r"frame \S+2.png: not a readable image \([^\n]+\)$"),
+        (b"", r"frame \S+2.png: not a readable image of at most [\d,]+ pixels \([^\n]+\)$"),
+        (b"no image", r"frame \S+2.png: not a readable image of at most [\d,]+ pixels \([^\n]+\)$"),
+        (
+            b"ffconcat version 1.0\nfile 1.png\n",
+            r"frame \S+2.png: not a readable image of at most [\d,]+ pixels \([^\n]+\)$",
+        ),
     ],
 )
 def test_images_that_do_not_fit_are_named(tmp_path, content, message):

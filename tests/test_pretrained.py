@@ -20,7 +20,7 @@ def test_they_are_described_and_small(name):
     assert path.stat().st_size < 4 << 20
     metadata = weights.read_metadata(name)
     assert json.loads(metadata.pop("config")).keys() == vars(MSITFConfig()).keys()
-    assert metadata.keys() == {"degradation", "licence", "training_step", "trained_on"}
+    assert metadata.keys() == {"degradation", "licence", "sha256", "training_step", "trained_on"}
     assert metadata["licence"] == "Apache-2.0"
 
 

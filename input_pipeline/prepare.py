@@ -11,7 +11,6 @@ copies of the lists. OUT/degradation.json is `{"degradation": name, "scale": 4}`
 import argparse
 import concurrent.futures
 import contextlib
-import fcntl
 import importlib
 import io
 import json
@@ -114,6 +113,11 @@ def _print_next_step(name, data_dir, manual_dir):
 @contextlib.contextmanager
 def _locked(folder):
     """One preparation in a folder at a time. The lock ends with the process, so a killed one leaves none behind."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some network file systems have no locks

@@ -5,14 +5,16 @@ import shlex
 
 import pytest
 
-from tests import docs_check
+from tests.docs_check import markdown
+from tests.docs_check.commands import check_command
+from tests.docs_check.faults import faults
 
 # By ml_collections, which reads the configuration files.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 def test_links_lead_somewhere_and_commands_are_ones_that_programs_take():
-    assert "\n".join(docs_check.faults(docs_check.read_pages())) == ""
+    assert "\n".join(faults(markdown.read_pages())) == ""
 
 
 @pytest.mark.parametrize(
@@ -39,18 +41,18 @@ def test_links_lead_somewhere_and_commands_are_ones_that_programs_take():
 )
 def test_a_command_that_its_program_would_not_take_is_named(command, fault):
     with pytest.raises(ValueError, match=re.escape(fault)):
-        docs_check.check_command(shlex.split(command))
+        check_command(shlex.split(command))
 
 
 def test_faults_of_a_page_are_named_by_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(docs_check, "ROOT", tmp_path)
+    monkeypatch.setattr(markdown, "ROOT", tmp_path)
     page, other = tmp_path / "README.md", tmp_path / "other.md"
     other.write_text("# Here\n")
     page.write_text(
         "# A page\n[one](absent.md), [two](#there), [three](#a-page)\n`msitf info --all`, `--scael=2`\n"
         "```python\n1 +\n```\n```sh\nls\n```\n"
     )
-    found = "\n".join(docs_check.faults({path: docs_check.Page.read(path) for path in (page, other)}))
+    found = "\n".join(faults({path: markdown.Page.read(path) for path in (page, other)}))
     for fault in (
         "README.md:2: absent.md: no such file",
         "README.md:2: #there: no such heading",

@@ -5,7 +5,7 @@ import re
 import matplotlib as mpl
 
 from benchmarks import plots
-from tests.docs_check import ROOT, read_pages
+from tests.docs_check.markdown import ROOT, read_pages
 
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 

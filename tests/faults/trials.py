@@ -6,15 +6,13 @@ import dataclasses
 import itertools
 import json
 import os
-import pathlib
 import select
 import signal
 import subprocess
 import sys
 
-from tests.training import environment
+from tests.training import ROOT, environment
 
-ROOT = pathlib.Path(__file__).parents[2]
 LONGEST = 120  # seconds; a trial that takes longer hangs
 
 

@@ -27,16 +27,18 @@ def write(path: FilePath, write_to: Callable[[BinaryIO], object]) -> None:
     path = pathlib.Path(os.path.realpath(path))  # what a link points to is replaced, not the link
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                write_to(file)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
     except OSError as error:
+        if error.errno is None:
+            raise
         raise type(error)(error.errno, error.strerror, str(path)) from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write_to(file)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def write_image(path: FilePath, frame: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> None:

@@ -49,11 +49,13 @@ def refused(*arguments):
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    said = done.stderr.splitlines()[-1]  # after progress
+    assert said.startswith("msitf "), done.stderr
     growth = int(done.stdout.split()[-1]) / 1024
     assert growth < LARGEST_GROWTH
-    print(f"\n{done.stderr.strip()} (grew by {growth:.0f} MB)")
-    return done.stderr
+    print(f"\n{said} (grew by {growth:.0f} MB)")
+    return said
 
 
 @pytest.mark.slow
@@ -98,7 +100,7 @@ def test_frames_of_enormous_size(side, tmp_path):
 @pytest.mark.slow
 def test_a_video_of_enormous_size(tmp_path):
     path = tmp_path / "clip.y4m"
-    path.write_bytes(b"YUV4MPEG2 W20000 H20000 F25:1 C420\nFRAME\n" + bytes(100_000))
+    path.write_bytes(b"YUV4MPEG2 W12000 H12000 F25:1 C420\nFRAME\n" + bytes(100_000))
     assert "no frame of at most 67,108,864 pixels can be decoded" in refused("info", path)
 
 

@@ -139,14 +139,13 @@ class Evil:
 def bad_safetensors(tmp_path, model):
     good = tmp_path / "good.safetensors"
     weights.save(model, good)
-    tensors = {"conv_first.bias": np.zeros(8, np.float32), "feature_extraction.99999999.conv1.bias": np.zeros(8)}
-    safetensors.numpy.save_file(tensors, tmp_path / "deep.safetensors")
+    tensors = {"conv_first.bias": np.zeros(8, np.float32), "b": np.zeros(8)}
     safetensors.numpy.save_file(tensors, tmp_path / "nested.safetensors", {"config": "[" * 100_000})
     safetensors.numpy.save_file(tensors, tmp_path / "huge.safetensors", {"config": '{"trunk_groups": 100000000}'})
     contents = {"text": b"hello", "empty": b"", "truncated": good.read_bytes()[:-9]}
     for name, content in contents.items():
         (tmp_path / f"{name}.safetensors").write_bytes(content)
-    names = [*contents, "deep", "nested", "huge", "absent"]
+    names = [*contents, "nested", "huge", "absent"]
     return [f"{name}.safetensors" for name in names] + ["weights.bin"]
 
 
@@ -180,6 +179,15 @@ def test_bad_files_are_one_sentence_and_nothing_runs(kind, model, tmp_path, caps
         assert message.count("\n") == 1, message
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_number_of_blocks_that_no_network_has_is_not_laid_out(model, tmp_path):
+    tensors = {"conv_first.bias": np.zeros(8, np.float32), "feature_extraction.99999999.conv1.bias": np.zeros(8)}
+    safetensors.numpy.save_file(tensors, tmp_path / "deep.safetensors")
+    with pytest.raises(ValueError, match=r"unexpected: feature_extraction\.99999999\.conv1\.bias"):
+        weights.load(tmp_path / "deep.safetensors")
+    with pytest.raises(ValueError, match=r"`trunk_groups` \(=99999999\) \* `trunk_blocks` \(=2\) must be at most 1000"):
+        MSITFConfig(trunk_groups=99999999)
 
 
 def test_metadata_that_are_no_configuration_are_named(model, tmp_path):

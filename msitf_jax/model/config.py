@@ -8,6 +8,8 @@ from msitf_jax.ops.resize import BASES, Base
 Interpolation: TypeAlias = Literal["first", "mean", "both"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
+MOST_BLOCKS = 1000  # laying out a network of a mistyped or hostile number of them would never end
+
 
 @dataclasses.dataclass(frozen=True)
 class MSITFConfig:
@@ -29,7 +31,7 @@ class MSITFConfig:
         is the earlier one's features, "mean" the average of both, "both" each of them with offsets of its own.
 
     Raises:
-      ValueError: a field that is out of range or does not divide the channels.
+      ValueError: a field that is out of range or does not divide the channels, or more than `MOST_BLOCKS` blocks.
     """
 
     channels: int = 64
@@ -54,6 +56,12 @@ class MSITFConfig:
                 raise ValueError(
                     f"`channels` (={self.channels}) must be divisible by `{name}` (={getattr(self, name)})"
                 )
+        blocks = self.residual_blocks + self.trunk_groups * self.trunk_blocks
+        if blocks > MOST_BLOCKS:
+            raise ValueError(
+                f"`residual_blocks` (={self.residual_blocks}) + `trunk_groups` (={self.trunk_groups}) * `trunk_blocks` "
+                f"(={self.trunk_blocks}) must be at most {MOST_BLOCKS}"
+            )
         if not 0 <= self.stochastic_depth < 1:
             raise ValueError(f"`stochastic_depth` (={self.stochastic_depth!r}) must be at least 0 and below 1")
         for name, choices in (("base", BASES), ("interpolation", INTERPOLATIONS)):

@@ -119,7 +119,7 @@ def from_torch(state_dict: Mapping[str, Any], config: MSITFConfig | None = None)
 
     Raises:
       ValueError: one message that lists every missing, unexpected, wrongly shaped, non-finite and (buffers) wrong
-        tensor; or values that are no real numbers, or a dict too small for the network.
+        tensor; or values that are no real numbers.
     """
     tensors = {}
     for name, value in state_dict.items():
@@ -128,9 +128,6 @@ def from_torch(state_dict: Mapping[str, Any], config: MSITFConfig | None = None)
             raise ValueError(f"tensor {name} is there twice, with and without `module.`")
         tensors[name] = _as_array(name, value)
     config = config or infer_config(tensors)
-    # Before a network of that depth is laid out, which for a number of a hostile file would never end.
-    if config.residual_blocks + config.trunk_groups * config.trunk_blocks > max(len(tensors), 1000):
-        raise ValueError(f"{len(tensors)} tensors are too few for a network of {config}")
     graph, state = nnx.split(nnx.eval_shape(lambda: MSITF(config, rngs=nnx.Rngs(0))))
     parameters = {published_name(path): (path, value.shape) for path, value in nnx.to_flat_state(state)}
     if not parameters.keys() & tensors.keys():

@@ -54,7 +54,14 @@ class Subject:
         if self._process is None:
             with self._errors.open("w") as errors:
                 self._process = subprocess.Popen(
-                    self._command, cwd=ROOT, env=environment(), stdin=-1, stdout=-1, stderr=errors, text=True
+                    self._command,
+                    cwd=ROOT,
+                    env=environment(),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    start_new_session=True,
                 )
         self._process.stdin.write(f"{json.dumps(os.fspath(path))}\n")
         self._process.stdin.flush()
@@ -71,7 +78,7 @@ class Subject:
 
     def _stop(self):
         if self._process is not None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)  # and what it has forked
             with contextlib.suppress(BrokenPipeError):
                 self._process.communicate()
             self._process = None

@@ -219,6 +219,8 @@ def test_a_failure_is_not_hidden_by_what_closing_raises(tmp_path, monkeypatch):
     ("field", "value", "message"),
     [
         ("num_train_steps", 0, "must be at least 1"),
+        ("num_train_steps", None, "(=None) must be set"),
+        ("eval_clips", 10**30, "must be at most 9223372036854775807"),
         ("log_every", 0, "must be at least 1"),
         ("keep_last", 0, "must be at least 1"),
         ("eval_clips", -1, "must be 0 or more"),

@@ -12,12 +12,19 @@ from msitf_jax.model.precision import COMPUTE_DTYPES
 from msitf_jax.training.initialization import INITIALIZATIONS
 
 _T = TypeVar("_T")
+_OPTIONAL = ("init_from", "data.dir", "data.lr_dir", "optimizer.max_grad_norm", "ema_decay")
+_MOST = 2**63 - 1  # of what an index may be
 # Whether these are set decides what a checkpoint holds.
 _SHAPING = ("ema_decay", "optimizer.max_grad_norm")
 
 
 def check(config: ConfigDict) -> None:
     """Raises ValueError for a field of a training configuration, see `configs/msitf.py`, that is out of range."""
+    for name, value in flat(config.to_dict()).items():
+        if value is None and name not in _OPTIONAL:
+            raise ValueError(f"`{name}` (=None) must be set")
+        if isinstance(value, int) and abs(value) > _MOST:
+            raise ValueError(f"`{name}` (={value!r}) must be at most {_MOST}")
     for name in ("num_train_steps", "batch_size", "log_every", "eval_every", "checkpoint_every", "keep_last"):
         if config[name] < 1:
             raise ValueError(f"`{name}` (={config[name]!r}) must be at least 1")

@@ -40,6 +40,7 @@ def test_to_their_own_type_changes_nothing(golden_model):
     jax.tree.map(np.testing.assert_array_equal, params, narrow(params, jnp.float32))
 
 
+@pytest.mark.slow
 def test_the_output_in_bfloat16_is_close_to_that_in_float32(golden_model):
     clip = jnp.asarray(channels_last(golden("forward_ragged_13x18_n2")["x"]))
     graph, golden_params = nnx.split(golden_model, nnx.Param)

@@ -276,6 +276,7 @@ def all_in_one(gradients):
     return np.concatenate([gradient.ravel() for gradient in gradients])
 
 
+@pytest.mark.slow
 def test_bfloat16_comes_close_to_float32(in_both_types):
     (loss, gradients), (narrow_loss, narrow_gradients) = in_both_types
     assert narrow_loss == pytest.approx(loss, rel=4e-4)  # measured: 1.9e-4
@@ -285,6 +286,7 @@ def test_bfloat16_comes_close_to_float32(in_both_types):
     assert relative_error(found, wanted) < 6e-3  # measured: 2.9e-3
 
 
+@pytest.mark.slow
 def test_bfloat16_comes_close_to_float32_in_biases_too(in_both_types):
     (_, gradients), (_, narrow_gradients) = in_both_types
     assert relative_error(all_in_one(narrow_gradients.values()), all_in_one(gradients.values())) < 6e-3

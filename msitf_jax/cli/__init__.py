@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "a clip that is drawn on the spot, upscaled and compared with the truth",
     "evaluate": "PSNR and SSIM of weights on clips",
     "convert": "weights between .pth and .safetensors",
+    "export": "the network as one StableHLO program, for JAX without this package",
     "info": "what this installation has, or what a video or weights hold",
 }
 

@@ -117,7 +117,9 @@ class MSITF(nnx.Module):
         """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`, H' and W' the next multiples of 8, zero below and to the right."""
         batch, frames, height, width, _ = clip.shape
         x = leaky_relu(self.conv_first(clip.reshape(batch * frames, height, width, 3)))
-        x = jnp.pad(x, ((0, 0), (0, -height % WINDOW), (0, -width % WINDOW), (0, 0)))
+        # Spelled as multiples, which symbolic sizes are known to be then.
+        rows, columns = (-(-size // WINDOW) * WINDOW - size for size in (height, width))
+        x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))
         for block in self.feature_extraction:
             x = block(x)
         return x.reshape(batch, frames, *x.shape[1:])
@@ -178,7 +180,7 @@ class MSITF(nnx.Module):
 
 def _check_clip(clip, dtype):
     shape = clip.shape
-    if len(shape) != 5 or shape[-1] != 3 or min(shape) < 1:
+    if len(shape) != 5 or shape[-1] != 3 or 0 in shape:
         raise ValueError(f"`clip` has shape {shape}, expected [batch, frames, height, width, 3], none of them 0")
     if shape[1] < 2:
         raise ValueError(f"`clip` has {shape[1]} frame, expected at least 2: there is nothing to interpolate between")

@@ -38,20 +38,23 @@ def relative_index() -> npt.NDArray[np.int64]:
     return delta[..., 0] * (2 * WINDOW - 1) + delta[..., 1]
 
 
-def shift_regions(height: int, width: int) -> npt.NDArray[np.int64]:
-    """`[height // 8, width // 8, 64]` int: which of nine regions each token of a shifted frame's windows comes from.
+def shift_regions(height: int, width: int) -> jax.Array:
+    """`[height // 8, width // 8, 64]` int32: which of nine regions each token of a shifted frame's windows comes from.
 
     Rolling the frame by -4 brings its first rows and columns behind its last ones: cuts lie 8 and 4 from the end.
     """
-    rows, columns = (
-        np.searchsorted([size - WINDOW, size - SHIFT], np.arange(size), side="right") for size in (height, width)
-    )
+
+    def parts(size):
+        position = jnp.arange(size)
+        return jnp.where(position < size - WINDOW, 0, jnp.where(position < size - SHIFT, 1, 2))
+
+    rows, columns = parts(height), parts(width)
     regions = 3 * rows[:, None] + columns[None, :]
     regions = regions.reshape(height // WINDOW, WINDOW, width // WINDOW, WINDOW).swapaxes(1, 2)
     return regions.reshape(*regions.shape[:2], WINDOW**2)
 
 
-def shift_mask(regions: jax.Array | npt.NDArray[np.int64]) -> jax.Array:
+def shift_mask(regions: jax.Array) -> jax.Array:
     """`[..., 64]` regions -> `[..., 64, 64]`: -100 where query and key are of different regions, else 0."""
     return jnp.where(regions[..., :, None] == regions[..., None, :], 0.0, -100.0)
 
@@ -138,11 +141,11 @@ class SwinBlock(nnx.Module):
         regions = None
         if self.shifted:
             x = jnp.roll(x, (-SHIFT, -SHIFT), (1, 2))
-            regions = jnp.tile(jnp.asarray(shift_regions(height, width)), (batch, 1, 1))
+            regions = jnp.tile(shift_regions(height, width), (batch, 1, 1))
         if survival is not None:
             survival = jnp.repeat(survival, rows, axis=0)
         strips = x.reshape(batch * rows, WINDOW, width, channels)
-        limit = on_cpu(STRIP_PIXELS // (WINDOW * width), len(strips))
+        limit = on_cpu(STRIP_PIXELS // (WINDOW * width), strips.shape[0])
         x = map_chunks(self._strips, (strips, regions, survival), limit).reshape(x.shape)
         return jnp.roll(x, (SHIFT, SHIFT), (1, 2)) if self.shifted else x
 

@@ -1,16 +1,41 @@
 """Work done a part of the batch at a time."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
+from jax.export import is_symbolic_dim
 
 _T = TypeVar("_T")
+_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+
+
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """While it lasts, what is traced will run on `platform`, such as "cuda", and not on JAX's default device."""
+    token = _platform.set(platform)
+    try:
+        yield
+    finally:
+        _platform.reset(token)
 
 
 def on_cpu(value: _T, elsewhere: _T) -> _T:
-    """`value` where JAX's default device is a CPU, whose cache holds little, else the other: few and large launches."""
-    return value if jax.default_backend() == "cpu" else elsewhere
+    """`value` for a CPU, whose cache holds little, else the other: few and large launches. See `traced_for`."""
+    return value if (_platform.get() or jax.default_backend()) == "cpu" else elsewhere
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is not above `limit`, at least 1; a symbolic limit is taken as 1.
+
+    Of a symbolic number, as `8 * rows`, the largest that is known to divide it whatever it will be.
+    """
+    if is_symbolic_dim(limit):
+        return 1
+    top = limit if is_symbolic_dim(number) else min(limit, number)
+    return max(divisor for divisor in range(1, max(1, top) + 1) if number % divisor == 0)
 
 
 def map_chunks(function: Callable[[Any], jax.Array], arrays: Any, limit: int) -> jax.Array:
@@ -21,13 +46,13 @@ def map_chunks(function: Callable[[Any], jax.Array], arrays: Any, limit: int) ->
     Args:
       function: maps a pytree of arrays that share their first axis to an array with that first axis.
       arrays: such a pytree; None stays None.
-      limit: entries at a time; the largest divisor of their number that is not above it is taken, at least 1.
+      limit: entries at a time, see `largest_divisor`; all if it is their number.
 
     Returns:
       What `function` gives for all of them.
     """
     count = jax.tree.leaves(arrays)[0].shape[0]
-    size = max(divisor for divisor in range(1, max(1, min(limit, count)) + 1) if count % divisor == 0)
+    size = count if limit == count else largest_divisor(count, limit)
     if size == count:
         return function(arrays)
     chunks = jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), arrays)

@@ -12,7 +12,10 @@ import os
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jax.typing import DTypeLike
+
+from msitf_jax.ops.chunks import largest_divisor
 
 TILE_COLUMNS = 64
 TILES_PER_THREAD = 2  # where they don't divide evenly, at most a third of the time is lost
@@ -60,9 +63,11 @@ def _plain(x, kernel, *, stride, dtype):
 def _strips(shape):
     """Into how many strips to cut each image of a batch so that, side by side, they suffice for all threads.
 
-    None if they are wide enough as they are, or too small to be worth it.
+    None if they are wide enough as they are, too small to be worth it, or of symbolic sizes.
     """
     batch, height, width, _ = shape
+    if any(map(is_symbolic_dim, shape)):
+        return None
     wanted = TILE_COLUMNS * TILES_PER_THREAD * (os.cpu_count() or 1)
     if width >= wanted or batch * height * width <= FEW_PIXELS:
         return None
@@ -176,12 +181,8 @@ def _cached_part(x, cotangent):
     row = width * (x.shape[3] + cotangent.shape[3]) * x.dtype.itemsize
     if height * row <= LARGE_IMAGE and batch * height * row <= LARGE_BATCH:
         return batch, height
-    rows = _largest_divisor(height, PART // row)
-    return (_largest_divisor(batch, PART // (height * row)) if rows == height else 1), rows
-
-
-def _largest_divisor(number, limit):
-    return max(divisor for divisor in range(1, max(1, min(limit, number)) + 1) if number % divisor == 0)
+    rows = largest_divisor(height, PART // row)
+    return (largest_divisor(batch, PART // (height * row)) if rows == height else 1), rows
 
 
 def _correlate(x, cotangent, padding, stride=1):

@@ -98,7 +98,7 @@ def _pair(name, value, smallest):
 
 
 def _check_shapes(x, offset, mask, weight, bias, stride, padding, dilation):
-    if len(x) != 4 or min(x) == 0:
+    if len(x) != 4 or 0 in x:
         raise ValueError(f"`x` has shape {x}, expected [batch, height, width, channels], none of them 0")
     if len(weight) != 4 or weight[2] != x[3] or min(weight) == 0:
         raise ValueError(f"`weight` has shape {weight}, expected [kh, kw, {x[3]}, features] for x of shape {x}")
@@ -106,7 +106,7 @@ def _check_shapes(x, offset, mask, weight, bias, stride, padding, dilation):
         (x[axis + 1] + 2 * padding[axis] - dilation[axis] * (weight[axis] - 1) - 1) // stride[axis] + 1
         for axis in (0, 1)
     )
-    if min(out) < 1:
+    if any(size < 1 for size in out):
         raise ValueError(f"`weight` of {weight[0]}x{weight[1]} taps does not fit x of shape {x} even once")
     fixed = (x[0], *out)
     if len(offset) != 6 or offset[:3] != fixed or offset[4:] != (weight[0] * weight[1], 2):

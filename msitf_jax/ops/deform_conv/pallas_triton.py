@@ -19,6 +19,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.export import is_symbolic_dim
 from jax.typing import DTypeLike
 
 from msitf_jax.ops.deform_conv import reference, triton_programs
@@ -47,6 +48,8 @@ def unsupported(
     Returns:
       None or a clause such as "`x` is float64".
     """
+    if any(map(is_symbolic_dim, x.shape)):
+        return "`x` has sizes that are not known yet"
     batch, _, _, channels = x.shape
     group_channels = channels // offset.shape[3]
     blocks = Blocks(SMALLEST_DOT, MOST_GROUP_CHANNELS, 4, 1)

@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from msitf_jax.ops.chunks import map_chunks, on_cpu
 from msitf_jax.ops.convolution import add_bias
@@ -15,6 +16,7 @@ from msitf_jax.ops.convolution import add_bias
 RING = 2  # zero pixels around the frame
 # Numbers sampled at a time: what a CPU's cache holds; elsewhere enough to keep a device busy, and its memory free.
 CPU_SAMPLES, DEVICE_SAMPLES = 1 << 20, 1 << 26
+SYMBOLIC_ROWS = 4  # at a time on a CPU where it is not known yet how wide they are
 
 
 def _sampling_axis(out_size, kernel_size, stride, padding, dilation, dtype):
@@ -57,7 +59,8 @@ def deform_conv2d(
     batch, height, width, channels = x.shape
     out_height, out_width, groups = offset.shape[1:4]
     kernel_height, kernel_width = weight.shape[:2]
-    if batch * (height + 2 * RING) * (width + 2 * RING) * groups >= 1 << 31:
+    largest_index = batch * (height + 2 * RING) * (width + 2 * RING) * groups
+    if not is_symbolic_dim(largest_index) and largest_index >= 1 << 31:
         raise ValueError(f"`x` of shape {x.shape} in {groups} groups is more than 32-bit indices count: cut the batch")
     # Positions, and sums of gradients of weights, need more than bfloat16.
     wide = x.dtype if x.dtype.itemsize >= 4 else jnp.float32
@@ -77,17 +80,20 @@ def deform_conv2d(
     # Kept for the gradients, samples and the pixels around them would be dozens of times as large as x: gathered again.
     sample_and_multiply = jax.checkpoint(functools.partial(_sample_and_multiply, (width + 2 * RING) * groups))
     row_samples = out_width * kernel_height * kernel_width * channels
+    images, rows = samples // (out_height * row_samples) or batch, samples // row_samples
+    if is_symbolic_dim(out_height * row_samples):
+        images, rows = 1, on_cpu(SYMBOLIC_ROWS, out_height)
 
     def convolve(images):
         table, corner, *points = images
         frame = jnp.arange(len(table), dtype=jnp.int32)[:, None, None, None, None] * table.shape[1]
         points = [a.reshape(-1, *a.shape[2:]) for a in (corner + frame, *points)]
         table = table.reshape(-1, table.shape[2])
-        out = map_chunks(lambda points: sample_and_multiply(table, *points, weight), points, samples // row_samples)
+        out = map_chunks(lambda points: sample_and_multiply(table, *points, weight), points, rows)
         return out.reshape(-1, out_height, out_width, out.shape[-1])
 
     # Images have a gradient of their own; rows add to one of the whole batch, which takes a pass over it.
-    out = map_chunks(convolve, (table, corner, down, right, mask), samples // (out_height * row_samples) or batch)
+    out = map_chunks(convolve, (table, corner, down, right, mask), images)
     return (out if bias is None else add_bias(out, bias)).astype(x.dtype)
 
 

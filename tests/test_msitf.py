@@ -227,6 +227,7 @@ def test_every_trained_array_is_a_param(tiny):
 @pytest.mark.parametrize(
     ("clip", "message"),
     [
+        (jnp.zeros(3), r"`clip` has shape \(3,\), expected"),
         (jnp.zeros((2, 8, 8, 3)), r"`clip` has shape \(2, 8, 8, 3\), expected \[batch, frames"),
         (jnp.zeros((1, 2, 8, 8, 1)), "`clip` has shape"),
         (jnp.zeros((1, 2, 0, 8, 3)), "none of them 0"),
@@ -234,9 +235,10 @@ def test_every_trained_array_is_a_param(tiny):
         (jnp.zeros((1, 2, 8, 8, 3), jnp.uint8), "dtype uint8, expected float32 in 0..1"),
     ],
 )
-def test_bad_clips_are_named(tiny, clip, message):
+@pytest.mark.parametrize("train", [False, True])
+def test_bad_clips_are_named(tiny, clip, message, train):
     with pytest.raises(ValueError, match=message):
-        tiny(clip)
+        tiny(clip, train=train, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(

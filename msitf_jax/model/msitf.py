@@ -80,6 +80,7 @@ class MSITF(nnx.Module):
             return self.forward(clip)
         if rngs is None:
             raise ValueError("`rngs` (=None) must be an nnx.Rngs when `train` is True: stochastic depth draws from it")
+        _check_clip(clip, self.conv_first.kernel.dtype)
         return self.forward(clip, self.draw_survival(clip.shape[0], clip.shape[1], rngs.dropout()))
 
     def draw_survival(self, batch: int, frames: int, key: jax.Array) -> jax.Array:

@@ -111,45 +111,12 @@ def choose_encoding(
       ValueError: a codec or pixel format that FFmpeg lacks or that do not go together or into the container; named.
     """
     container = container_of(output)
-    name = codec or (WEBM_CODEC if container == "webm" else DEFAULT_CODEC)
-    try:
-        found = av.Codec(name, "w")
-    except (av.error.FFmpegError, ValueError):
-        raise ValueError(
-            f"`codec` (={name!r}) is no encoder of this FFmpeg, expected such as libx264 or ffv1"
-        ) from None
-    if found.type != "video":
-        raise ValueError(f"`codec` (={name!r}) encodes {found.type}, expected one for video")
-    supported = [entry.name for entry in found.video_formats or ()]
-    wanted = ["yuv420p10le", "yuv420p"] if source.pixels.bits > 8 else ["yuv420p", "yuv420p10le"]
-    if pixel_format is None:
-        pixel_format = next((entry for entry in wanted if entry in supported), supported[0] if supported else wanted[0])
-    elif pixel_format not in (supported or [entry for entry in (pixel_format,) if _is_pixel_format(entry)]):
-        raise ValueError(
-            f"`pix_fmt` (={pixel_format!r}) does not go with {name}, expected one of {', '.join(supported or wanted)}"
-        )
-    options = dict(_CODEC_OPTIONS.get(found.name, {}))
-    if found.name == "libx264" and _has_avx512():
-        options["x264-params"] = "asm=AVX2"  # its AVX-512 code gives other bits each time
-    if crf is not None and found.name not in DEFAULT_CRF:
-        raise ValueError(f"`crf` (={crf:g}) goes with {', '.join(DEFAULT_CRF)}, not with {name}")
-    if found.name in DEFAULT_CRF:
-        options["crf"] = f"{DEFAULT_CRF[found.name] if crf is None else crf:g}"
-
-    bits = min(16, max(8, max(component.bits for component in av.VideoFormat(pixel_format).components)))
-    tags = source.tags
-    if av.VideoFormat(pixel_format).is_rgb:
-        tags = dataclasses.replace(tags, matrix=color.RGB_MATRIX, full_range=True)
-        pixels: color.RGB | color.YCbCr = color.RGB(bits)
-    else:
-        if tags.matrix == color.RGB_MATRIX:
-            tags = dataclasses.replace(tags, matrix=color.BT709, full_range=False)
-        if pixel_format.startswith("yuvj"):
-            tags = dataclasses.replace(tags, full_range=True)
-        pixels = color.YCbCr(tags.matrix, tags.full_range, bits)
+    found = _encoder(codec or (WEBM_CODEC if container == "webm" else DEFAULT_CODEC))
+    pixel_format = _pixel_format(found, pixel_format, source.pixels.bits)
+    pixels, tags = _colours(pixel_format, source.tags)
     encoding = Encoding(
         codec=found.name,
-        options=options,
+        options=_options(found, crf),
         pixel_format=pixel_format,
         width=scale * source.width,
         height=scale * source.height,
@@ -160,6 +127,54 @@ def choose_encoding(
         rate=rate.limit_denominator(1001),
     )
     return _tried(encoding, container, output)
+
+
+def _encoder(name):
+    try:
+        found = av.Codec(name, "w")
+    except (av.error.FFmpegError, ValueError):
+        raise ValueError(
+            f"`codec` (={name!r}) is no encoder of this FFmpeg, expected such as libx264 or ffv1"
+        ) from None
+    if found.type != "video":
+        raise ValueError(f"`codec` (={name!r}) encodes {found.type}, expected one for video")
+    return found
+
+
+def _pixel_format(encoder, asked, bits):
+    """FFmpeg's name of the format asked for, or of the best that an encoder takes for so many bits a sample."""
+    supported = [entry.name for entry in encoder.video_formats or ()]
+    wanted = ["yuv420p10le", "yuv420p"] if bits > 8 else ["yuv420p", "yuv420p10le"]
+    if asked is None:
+        return next((entry for entry in wanted if entry in supported), supported[0] if supported else wanted[0])
+    if asked not in (supported or [entry for entry in (asked,) if _is_pixel_format(entry)]):
+        raise ValueError(
+            f"`pix_fmt` (={asked!r}) does not go with {encoder.name}, expected one of {', '.join(supported or wanted)}"
+        )
+    return asked
+
+
+def _options(encoder, crf):
+    options = dict(_CODEC_OPTIONS.get(encoder.name, {}))
+    if encoder.name == "libx264" and _has_avx512():
+        options["x264-params"] = "asm=AVX2"  # its AVX-512 code gives other bits each time
+    if crf is not None and encoder.name not in DEFAULT_CRF:
+        raise ValueError(f"`crf` (={crf:g}) goes with {', '.join(DEFAULT_CRF)}, not with {encoder.name}")
+    if encoder.name in DEFAULT_CRF:
+        options["crf"] = f"{DEFAULT_CRF[encoder.name] if crf is None else crf:g}"
+    return options
+
+
+def _colours(pixel_format, tags):
+    """What the integers of such frames mean, and the source's tags as far as they can be kept with that."""
+    bits = min(16, max(8, max(component.bits for component in av.VideoFormat(pixel_format).components)))
+    if av.VideoFormat(pixel_format).is_rgb:
+        return color.RGB(bits), dataclasses.replace(tags, matrix=color.RGB_MATRIX, full_range=True)
+    if tags.matrix == color.RGB_MATRIX:
+        tags = dataclasses.replace(tags, matrix=color.BT709, full_range=False)
+    if pixel_format.startswith("yuvj"):
+        tags = dataclasses.replace(tags, full_range=True)
+    return color.YCbCr(tags.matrix, tags.full_range, bits), tags
 
 
 def _tried(encoding, container, output):

@@ -117,6 +117,8 @@ def _run(folder, words):
         words = [*words, "--batches=1", "--batch_size=2"]
     if "benchmarks.network" in words:
         words = [*words, "--runs=1"]
+    if "benchmarks.export" in words:
+        words = [*words, "--runs=1", "--width=16", "--height=16"]
     quick = {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),

@@ -1,1 +1,1 @@
-"""Frames for training and evaluation: degradations and synthetic clips. Imports neither JAX nor msitf_jax."""
+"""Frames for training and evaluation: read, drawn, degraded, prepared, batched. Imports neither JAX nor msitf_jax."""

@@ -7,7 +7,6 @@ batch's number alone, not on threads, hosts or interruptions.
 import collections.abc
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
@@ -183,7 +182,7 @@ def _input_reader(config):
     root = pathlib.Path(config.lr_dir)
     if not (root / "sequences").is_dir():
         raise ValueError(f"`data.lr_dir` (={config.lr_dir!r}) must hold sequences/00001/0001/im1.png and so on")
-    _check_degradation(root / "degradation.json", config.degradation)
+    _check_degradation(root, config.degradation)
 
     def read(key, size):
         paths = septuplets.frame_paths(root, key)[transforms.INPUTS]
@@ -192,13 +191,9 @@ def _input_reader(config):
     return read
 
 
-def _check_degradation(path, expected):
-    """Raises ValueError if there is such a file and it names another degradation."""
-    if not path.exists():
-        return
-    try:
-        found = json.loads(path.read_text())["degradation"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: not a readable record of how the frames beside it were made") from None
-    if found != expected:
+def _check_degradation(root, expected):
+    """Raises ValueError if frames that are said to be made by some degradation were made by another."""
+    found = septuplets.read_degradation(root)
+    if found not in (None, expected):
+        path = root / septuplets.DEGRADATION_FILE
         raise ValueError(f"{path}: its frames were made by {found!r}, expected `data.degradation` (={expected!r})")

@@ -10,9 +10,9 @@ _RGB = 2
 _COLOURS = {0: "grey", _RGB: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 
 
-def frame_order(path: pathlib.Path) -> list[int | str]:
-    """A sort key by the numbers in a file's name: im2.png comes before im10.png."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
+def frame_order(path: pathlib.Path) -> tuple[list[int | str], str]:
+    """A sort key by the numbers in a file's name: im2.png comes before im10.png, 1.png after 01.png."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)], path.name
 
 
 def read_png(path: pathlib.Path, size: tuple[int, int] | None = None) -> tuple[bytes, tuple[int, int]]:

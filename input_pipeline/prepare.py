@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from input_pipeline import septuplets
 from input_pipeline.degradation import DEGRADATIONS, SCALE, Degradation, degrade
+from input_pipeline.locking import alone_in
 from input_pipeline.png import read_png
 
 SETS = {"vimeo90k": "Vimeo90k", "vid4": "Vid4"}  # modules of input_pipeline.builders, and their builders
-DEGRADATION_FILE = "degradation.json"
 
 
 def prepare(
@@ -56,7 +56,7 @@ def prepare(
     target = builder_class.folder(data_dir)
     root = target.parents[1]
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent):
+    with alone_in(target.parent):
         staging = target.parent / "incomplete.prepare"
         shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
         if target.exists() and not overwrite:
@@ -110,26 +110,6 @@ def _print_next_step(name, data_dir, manual_dir):
         print(f"score with: python evaluate.py --dataset=vid4 --data_dir={manual_dir} --weights=FILE")
 
 
-@contextlib.contextmanager
-def _locked(folder):
-    """One preparation in a folder at a time. The lock ends with the process, so a killed one leaves none behind."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"{folder}: another preparation is at work there") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def write_low_resolution(
     manual_dir: str | os.PathLike[str], out: str | os.PathLike[str], degradation: Degradation
 ) -> None:
@@ -153,7 +133,7 @@ def write_low_resolution(
     keys = list(dict.fromkeys(key for keys in splits.values() for key in keys))
     part = out.with_name(f"{out.name}.part")
     part.mkdir(parents=True, exist_ok=True)
-    with _locked(part):
+    with alone_in(part):
         _begin(part, {"degradation": degradation, "scale": SCALE})
         _degrade_all(manual_dir, part, keys, degradation)
         for split in splits:
@@ -164,14 +144,10 @@ def write_low_resolution(
 
 
 def _begin(part, record):
-    path = part / DEGRADATION_FILE
-    if path.exists():
-        begun = json.loads(path.read_bytes())
-        if begun != record:
-            raise ValueError(
-                f"{part}: was begun with {begun['degradation']}, not {record['degradation']}; finish it or remove it"
-            )
-    _write(path, (json.dumps(record) + "\n").encode())
+    begun = septuplets.read_degradation(part)
+    if begun not in (None, record["degradation"]):
+        raise ValueError(f"{part}: was begun with {begun}, not {record['degradation']}; finish it or remove it")
+    _write(part / septuplets.DEGRADATION_FILE, (json.dumps(record) + "\n").encode())
 
 
 def _degrade_all(manual_dir, part, keys, degradation):

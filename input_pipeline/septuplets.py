@@ -2,9 +2,11 @@
 
 ROOT/sequences/00001/0001/im1.png .. im7.png      448x256, 8-bit RGB
 ROOT/sep_trainlist.txt, sep_testlist.txt          a line a septuplet: 00001/0001
+ROOT/degradation.json                             of a tree of reduced frames: {"degradation": name, "scale": 4}
 ROOT/sep_fast_testlist.txt, sep_medium_testlist.txt, sep_slow_testlist.txt      the test list by motion, optional
 """
 
+import json
 import os
 import pathlib
 import re
@@ -17,6 +19,7 @@ LISTS = {
     "test_slow": "sep_slow_testlist.txt",
 }
 OPTIONAL = ("test_fast", "test_medium", "test_slow")
+DEGRADATION_FILE = "degradation.json"
 LENGTH = 7
 SIZE = (448, 256)  # width, height
 
@@ -73,6 +76,17 @@ def frame_paths(root: str | os.PathLike[str], key: str) -> list[pathlib.Path]:
     """The paths of a septuplet's seven frames, in order."""
     folder = pathlib.Path(root, "sequences", key)
     return [folder / f"im{number}.png" for number in range(1, LENGTH + 1)]
+
+
+def read_degradation(root: str | os.PathLike[str]) -> str | None:
+    """What the frames of a tree were reduced with, None where nothing says; ValueError names a file that is damaged."""
+    path = pathlib.Path(root, DEGRADATION_FILE)
+    if not path.exists():
+        return None
+    try:
+        return str(json.loads(path.read_bytes())["degradation"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not a readable record of how the frames beside it were made") from None
 
 
 def _path(root, split):

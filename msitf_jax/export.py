@@ -1,5 +1,6 @@
 """The network, weights included, as one StableHLO program that runs wherever JAX does, without this package."""
 
+import os
 from typing import Literal, TypeAlias, get_args
 
 import jax
@@ -12,7 +13,8 @@ from msitf_jax.ops.chunks import traced_for
 
 Platform: TypeAlias = Literal["cpu", "cuda", "rocm", "tpu"]
 PLATFORMS: tuple[Platform, ...] = get_args(Platform)
-# Sizes that a call chooses. The last constraint follows from the first, which JAX does not see by itself.
+# Sizes that a call chooses. Heights and widths of 1 are left out: to mirror two pixels, as the bicubic base does, JAX
+# must know that there are two. The last constraint follows from the first, which JAX does not see by itself.
 CLIP = "batch, frames, height, width, 3"
 CONSTRAINTS = ("frames >= 2", "height >= 2", "width >= 2", "batch*frames >= 2*batch")
 
@@ -32,9 +34,11 @@ def export(
       compute_dtype: what the network computes in, see `msitf_jax.model.precision`.
 
     Raises:
-      ValueError: another platform or type; what `msitf_jax.weights.load` raises.
+      ValueError: another platform or type; `path` is the weights' own file; what `msitf_jax.weights.load` raises.
       OSError: the file can't be written.
     """
+    if os.path.realpath(weights) == os.path.realpath(path):
+        raise ValueError(f"`path` (={str(path)!r}): these are the weights, expected another name")
     content = exported(methods.method(weights, compute_dtype), platform).serialize()
     atomic.write(path, lambda file: file.write(content))
 
@@ -43,6 +47,9 @@ def exported(method: methods.Method, platform: Platform) -> jax.export.Exported:
     """A method as a program of symbolic sizes; see `export`.
 
     Deformable convolution is the plain one on every platform: sizes that are not known yet rule its kernels out.
+
+    Raises:
+      ValueError: another platform.
     """
     if platform not in PLATFORMS:
         raise ValueError(f"`platform` (={platform!r}) must be one of {', '.join(PLATFORMS)}")

@@ -75,6 +75,11 @@ def method(name: FilePath, compute_dtype: ComputeDtype = "float32") -> Method:
     return network(weights.load(name), compute_dtype)
 
 
+def made_for(name: FilePath) -> str | None:
+    """The degradation that weights were made for, if they say; None for a baseline. Raises as `weights.load`."""
+    return None if name in BASELINES else weights.read_metadata(name).get("degradation")
+
+
 def network(model: MSITF, compute_dtype: ComputeDtype = "float32") -> Method:
     """The method that runs `MSITF`."""
     graph, state = nnx.split(model)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -77,8 +78,9 @@ def test_any_machine_exports_for_any_platform(tiny, program, platform):
     # Rows of pixels one after another, for a CPU's cache, would keep a large device waiting.
     loops = found.mlir_module().count("stablehlo.while")
     cpu_loops = program.mlir_module().count("stablehlo.while")
-    assert loops == cpu_loops if platform == "cpu" else loops < cpu_loops
-    assert "custom_call_target" not in found.mlir_module()
+    assert platform == "cpu" or loops < cpu_loops
+    # Nothing but what checks the sizes of a call.
+    assert set(re.findall(r"custom_call @([\w.]+)", found.mlir_module())) == {"shape_assertion"}
 
 
 @pytest.mark.parametrize("changes", [{"interpolation": "both", "base": "bicubic"}, {"interpolation": "mean"}])
@@ -105,15 +107,19 @@ def test_a_program_refuses_what_the_network_would(program):
 
 
 def test_faults_are_told_in_one_sentence_and_nothing_is_left(tmp_path, capsys):
-    there = tmp_path / "there"
-    there.write_text("kept")
+    there = tmp_path / "there.safetensors"
     assert cli.main(["export", str(tmp_path / "no.safetensors"), str(there)]) == 2
     assert capsys.readouterr().err.startswith("msitf export: weights ")
+    assert not list(tmp_path.iterdir())
+    weights.save(tiny_network(), there)
+    before = there.read_bytes()
+    assert cli.main(["export", str(there), str(there)]) == 2
+    assert "these are the weights, expected another name" in capsys.readouterr().err
     assert cli.main(["export", "bicubic", str(tmp_path / "no" / "x.jaxexport")]) == 2
     assert str(tmp_path / "no" / "x.jaxexport") in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"`platform` \(='metal'\) must be one of cpu, cuda, rocm, tpu"):
         export.export("bicubic", there, platform="metal")
-    assert there.read_text() == "kept"
+    assert there.read_bytes() == before
     assert list(tmp_path.iterdir()) == [there]
 
 

@@ -1,6 +1,7 @@
 """Whole jobs: from a file to a file, stopped and gone on with, and what is refused before anything is done."""
 
 import itertools
+import math
 import pathlib
 import re
 import signal
@@ -258,6 +259,23 @@ def test_the_comparison_page_shows_frames_of_the_clip(clip, tmp_path, monkeypatc
     assert "weights: bicubic" in text
 
 
+@pytest.mark.parametrize("expected", [None, 1, 2, 11, 12, 47, 10_000])
+def test_the_comparison_page_has_a_picture_however_few_frames_there_are_in_truth(expected):
+    shown = job._spread(expected)
+    assert 0 in shown
+    assert max(shown) < (expected or math.inf)
+    assert len(shown) == min(job.COMPARED, expected or job.COMPARED)
+
+
+def test_a_comparison_page_is_asked_for_from_the_beginning(clip, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)
+        with pytest.raises(job.Interrupted):
+            run(clip, tmp_path / "out.mp4", weights="bicubic")
+    with pytest.raises(ValueError, match=r"out.mp4.part holds unfinished work with another compare:"):
+        run(clip, tmp_path / "out.mp4", weights="bicubic", compare=tmp_path / "page.html")
+
+
 def test_a_file_cut_off_is_taken_as_far_as_it_goes(tmp_path, capsys):
     whole = write_video(tmp_path / "whole.mkv", moving(20), codec="libx264", pix_fmt="yuv420p", options={"g": "1"})
     source = tmp_path / "cut.mkv"
@@ -315,7 +333,10 @@ def _other_network(folder):
         (lambda folder: ["clip.mkv", "out.mp4", "--memory=1M"], "`memory` (=1 MiB) must be at least about"),
         (lambda folder: ["clip.mkv", "out.mp4", "--fps=30"], "`fps` (=30) is the rate of a folder of frames"),
         (lambda folder: ["clip.mkv", "out.mp4", "--start=9", "--end=8"], "expected 0 <= start < end"),
-        (lambda folder: ["clip.mkv", "out.mp4", "--compare=absent/page.html"], "its folder must exist and be writable"),
+        (
+            lambda folder: ["clip.mkv", "out.mp4", "--compare=absent/page.html"],
+            "page.html: its folder must exist",
+        ),
         (
             lambda folder: ["clip.mkv", "out.mp4", "--weights=trilinear", "--compute_dtype=bfloat16"],
             "`compute_dtype` (='bfloat16') is for",

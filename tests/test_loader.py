@@ -160,7 +160,7 @@ def test_low_resolution_frames_are_read_from_files(source, lr_dir):
 
 
 def test_low_resolution_files_of_another_degradation_are_refused(source, lr_dir):
-    record = lr_dir / prepare.DEGRADATION_FILE
+    record = lr_dir / septuplets.DEGRADATION_FILE
     record.write_text('{"degradation": "bi", "scale": 4}')
     batches(1, lr_dir=str(lr_dir), degradation="bi")
     with pytest.raises(ValueError, match=r"degradation\.json: its frames were made by 'bi', expected `data\.degrad"):

@@ -1,8 +1,11 @@
 """What benchmarks.plots draws, and from which numbers."""
 
 import re
+import subprocess
+import sys
 
 import matplotlib as mpl
+import pytest
 
 from benchmarks import plots
 from tests.docs_check.markdown import ROOT, read_pages
@@ -24,6 +27,16 @@ def test_numbers_come_from_the_tables():
     network = re.search(r"\| msitf \| 180x144 \| float32 \| ([\d.]+) .* ([\d.]+) \|\n", RESULTS.read_text())
     seconds, layers = map(float, network.groups())
     assert sorted(bar.get_width() for bar in axes.patches) == sorted([*ratios, layers / seconds])
+
+
+@pytest.mark.slow
+def test_benchmarks_print_the_tables_that_are_read(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "--only=op"]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    (tmp_path / "results.md").write_text(done.stdout)
+    printed, kept = (plots.table(path, "shape", "type") for path in (tmp_path / "results.md", RESULTS))
+    assert [row[:3] for row in printed] == [row[:3] for row in kept if row[2] == "xla"]
+    assert all(float(row[3]) > 0 and float(row[7]) > 0 for row in printed)
 
 
 def test_equal_data_give_equal_files(tmp_path, monkeypatch):

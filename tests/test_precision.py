@@ -7,18 +7,9 @@ import pytest
 from flax import nnx
 
 from msitf_jax import MSITF
-from msitf_jax.model.precision import at_least_float32, narrow
+from msitf_jax.model.precision import narrow
 from msitf_jax.training.losses import clip_psnr
 from tests.conftest import channels_last, golden
-
-
-@pytest.mark.parametrize(
-    ("dtype", "expected"),
-    [("bfloat16", "float32"), ("float16", "float32"), ("float32", "float32"), ("float64", "float64")],
-)
-def test_at_least_float32(dtype, expected):
-    with jax.enable_x64(True):
-        assert at_least_float32(jnp.dtype(dtype)) == expected
 
 
 def test_kernels_are_narrowed_but_for_those_that_make_attention_logits(golden_model):

@@ -14,6 +14,7 @@ import pytest
 from input_pipeline import prepare, septuplets
 from input_pipeline.builders import vimeo90k
 from input_pipeline.degradation import DEGRADATIONS, degrade
+from input_pipeline.locking import alone_in
 from tests.test_septuplets import write_vimeo
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -171,15 +172,23 @@ def test_trees_that_would_be_lost_or_mixed_are_refused(raw, tmp_path, capsys):
     assert "lr.part: was begun with bi, not bd_duf; finish it or remove it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("record", [b"{", b"[]", b"{}"])
+def test_a_damaged_record_of_what_was_begun_is_named(record, raw, tmp_path, capsys):
+    (tmp_path / "lr.part").mkdir()
+    (tmp_path / "lr.part" / "degradation.json").write_bytes(record)
+    assert run("lr", manual_dir=raw, degradation="bi", out=tmp_path / "lr") == 2
+    assert "degradation.json: not a readable record of how" in capsys.readouterr().err
+
+
 def test_two_at_once_do_not_get_in_each_others_way(raw, tmp_path, capsys):
     for folder, flags in (
         ("data/vimeo90k", ["vimeo90k", f"--data_dir={tmp_path / 'data'}"]),
         ("lr.part", ["lr", "--degradation=bi", f"--out={tmp_path / 'lr'}"]),
     ):
         (tmp_path / folder).mkdir(parents=True)
-        with prepare._locked(tmp_path / folder):
+        with alone_in(tmp_path / folder):
             assert run(*flags, manual_dir=raw) == 2
-        assert f"{folder}: another preparation is at work there" in capsys.readouterr().err
+        assert f"{folder}: in use by another process, expected none at work there" in capsys.readouterr().err
         assert run(*flags, manual_dir=raw) == 0
 
 

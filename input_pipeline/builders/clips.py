@@ -145,7 +145,8 @@ def open_split(builder_class: type[ClipBuilder], data_dir: Folder | None, split:
     cure = f"prepare it with: python -m input_pipeline.prepare {name} --manual_dir=DIR --data_dir={root}"
     if not all((folder / file).is_file() for file in ("dataset_info.json", "features.json")):
         raise ValueError(f"{folder}: holds no prepared {name}; {cure}")
-    splits = builder_class(data_dir=root).info.splits
+    info = builder_class(data_dir=root).info
+    splits = info.splits
     try:
         instructions = splits[split].file_instructions
     except (KeyError, ValueError, AssertionError):
@@ -153,10 +154,10 @@ def open_split(builder_class: type[ClipBuilder], data_dir: Folder | None, split:
     if not instructions:
         raise ValueError(f"`split` (={split!r}) must hold at least one clip of {folder}")
     used = {instruction.filename for instruction in instructions}
-    for info in splits.values():
-        files = [os.fspath(path) for path in info.filepaths]
+    for there in splits.values():
+        files = [os.fspath(path) for path in there.filepaths]
         if used.isdisjoint(files):
             continue
-        if sum(os.path.getsize(file) for file in files if os.path.exists(file)) != info.num_bytes:
-            raise ValueError(f"{folder}: files of {info.name} are missing or cut off; {cure} --overwrite")
-    return EncodedClips(f"{name} {split}", instructions, builder_class(data_dir=root).info.features)
+        if sum(os.path.getsize(file) for file in files if os.path.exists(file)) != there.num_bytes:
+            raise ValueError(f"{folder}: files of {there.name} are missing or cut off; {cure} --overwrite")
+    return EncodedClips(f"{name} {split}", instructions, info.features)

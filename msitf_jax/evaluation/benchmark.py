@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from input_pipeline.degradation import DEGRADATIONS, SCALE, Degradation, degrade
 from msitf_jax import atomic, methods
-from msitf_jax import weights as weight_files
 from msitf_jax.atomic import FilePath
 from msitf_jax.evaluation import report
 from msitf_jax.evaluation.clips import FrameFolder, Frames, find_clips
@@ -80,7 +79,7 @@ def _check_json(path):
 
 
 def _choose_degradation(name, asked):
-    made_for = None if name in methods.BASELINES else weight_files.read_metadata(name).get("degradation")
+    made_for = methods.made_for(name)
     if made_for and asked and made_for != asked:
         print(f"warning: these weights were made for {made_for}, and {asked} is asked for", file=sys.stderr)
     if made_for and not asked and made_for not in DEGRADATIONS:

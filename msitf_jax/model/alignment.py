@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from msitf_jax.model.layers import Conv, leaky_relu, torch_uniform
-from msitf_jax.model.precision import at_least_float32
 from msitf_jax.ops import deform_conv2d
+from msitf_jax.ops.dtypes import at_least_float32
 from msitf_jax.ops.resize import upsample2x
 
 Levels: TypeAlias = Sequence[jax.Array]  # L1, L2, L3

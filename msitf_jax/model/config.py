@@ -49,7 +49,7 @@ class MSITFConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type in (int, "int") and (not isinstance(value, int) or value < 1):
+            if field.type is int and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"`{field.name}` (={value!r}) must be an int of at least 1")
         for name in ("offset_groups", "temporal_heads", "window_heads"):
             if self.channels % getattr(self, name):

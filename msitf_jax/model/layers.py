@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from msitf_jax.model.precision import at_least_float32
 from msitf_jax.ops.convolution import add_bias, conv2d
+from msitf_jax.ops.dtypes import at_least_float32
 
 # (key, shape) -> array
 Initializer: TypeAlias = Callable[[jax.Array, tuple[int, ...]], jax.Array]

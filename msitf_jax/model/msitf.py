@@ -118,9 +118,9 @@ class MSITF(nnx.Module):
         """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`, H' and W' the next multiples of 8, zero below and to the right."""
         batch, frames, height, width, _ = clip.shape
         x = leaky_relu(self.conv_first(clip.reshape(batch * frames, height, width, 3)))
-        # Spelled as multiples, which symbolic sizes are known to be then.
-        rows, columns = (-(-size // WINDOW) * WINDOW - size for size in (height, width))
-        x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))
+        # Written so that JAX sees that a padded symbolic size is a multiple of 8.
+        below, right = (-(-size // WINDOW) * WINDOW - size for size in (height, width))
+        x = jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)))
         for block in self.feature_extraction:
             x = block(x)
         return x.reshape(batch, frames, *x.shape[1:])

@@ -9,7 +9,6 @@ every step: gradients and updates are those of the float32 parameters.
 from typing import Literal, TypeAlias, get_args
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -17,13 +16,6 @@ ComputeDtype: TypeAlias = Literal["float32", "bfloat16"]
 COMPUTE_DTYPES: tuple[ComputeDtype, ...] = get_args(ComputeDtype)
 # Their kernels make attention logits, of which the exponential is taken.
 _PRECISE = frozenset({"bias_fc1", "bias_fc2"})
-
-
-def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
-    """float32 in place of a narrower floating-point type."""
-    # Not `jnp.promote_types`, which strict promotion forbids here.
-    dtype = jnp.dtype(dtype)
-    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def narrow(params: nnx.State, dtype: DTypeLike) -> nnx.State:

@@ -12,9 +12,9 @@ from jax.typing import DTypeLike
 
 from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.layers import Conv, LayerNorm, Linear
-from msitf_jax.model.precision import at_least_float32
 from msitf_jax.ops.chunks import map_chunks, on_cpu
 from msitf_jax.ops.convolution import add_bias
+from msitf_jax.ops.dtypes import at_least_float32
 
 WINDOW = 8
 SHIFT = WINDOW // 2

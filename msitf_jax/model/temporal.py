@@ -8,7 +8,7 @@ from flax import nnx
 
 from msitf_jax.model.alignment import Levels, PCDAlignment, Pyramid
 from msitf_jax.model.layers import Conv, Linear, torch_uniform
-from msitf_jax.model.precision import at_least_float32
+from msitf_jax.ops.dtypes import at_least_float32
 
 # A feature pyramid, and its half of the offset convolutions.
 PreparedAlignment: TypeAlias = tuple[Levels, Levels]

@@ -14,7 +14,10 @@ _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform
 
 @contextlib.contextmanager
 def traced_for(platform: str) -> Iterator[None]:
-    """While it lasts, what is traced will run on `platform`, such as "cuda", and not on JAX's default device."""
+    """While it lasts, what is traced will run on `platform`, such as "cuda", and not on JAX's default device.
+
+    A `jax.jit` keeps what it traced before for the same shapes, whatever it was traced for: take a new one.
+    """
     token = _platform.set(platform)
     try:
         yield

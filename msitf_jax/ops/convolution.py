@@ -16,6 +16,7 @@ from jax.export import is_symbolic_dim
 from jax.typing import DTypeLike
 
 from msitf_jax.ops.chunks import largest_divisor
+from msitf_jax.ops.dtypes import at_least_float32
 
 TILE_COLUMNS = 64
 TILES_PER_THREAD = 2  # where they don't divide evenly, at most a third of the time is lost
@@ -123,11 +124,6 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     return (x.astype(wide) + jnp.expand_dims(bias.astype(wide), range(x.ndim - 1))).astype(x.dtype)
 
 
-def _accumulator(dtype):
-    """The type that a kernel's gradient is summed up in."""
-    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
-
-
 def _input_gradient(x, kernel, cotangent, stride):
     """The cotangent, spread out by the stride, convolved with the kernel turned by 180 degrees."""
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
@@ -164,7 +160,7 @@ def _kernel_gradient(x, kernel, cotangent, stride):
         return total + _correlate(part, part_cotangent, ((0, 0), columns)), None
 
     parts = cotangent.shape[0] // images * (cotangent.shape[1] // height)
-    total = jnp.zeros(kernel.shape, _accumulator(x.dtype))
+    total = jnp.zeros(kernel.shape, at_least_float32(x.dtype))
     # Four at a time: they don't wait for each other.
     total, _ = jax.lax.scan(add_part, total, jnp.arange(parts), unroll=min(4, parts))
     return total.astype(kernel.dtype)
@@ -195,6 +191,6 @@ def _correlate(x, cotangent, padding, stride=1):
         padding,
         rhs_dilation=(stride, stride),
         dimension_numbers=_NHWC,
-        preferred_element_type=_accumulator(x.dtype),
+        preferred_element_type=at_least_float32(x.dtype),
     )
     return out.transpose(1, 2, 0, 3)

@@ -40,7 +40,7 @@ class Checkpoints:
           OSError: the folder can't be made or written to; named.
         """
         self.folder = pathlib.Path(workdir).absolute() / "checkpoints"
-        with _naming(self.folder):
+        with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self.folder,
@@ -81,7 +81,7 @@ class Checkpoints:
         Raises:
           OSError: this save or the one before could not be written; the folder is named.
         """
-        with _naming(self.folder):
+        with _writing(self.folder):
             record = json.dumps({"progress": progress, "checksums": _checksums(state)})
             sealed = {"record": record, "checksum": zlib.crc32(record.encode())}
             self._manager.save(
@@ -136,27 +136,22 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when what is being saved is on disk; raises as `save`."""
-        with _naming(self.folder):
+        with _writing(self.folder):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits as `wait`, and lets go of the folder; raises as `save`."""
-        with _naming(self.folder):
+        with _writing(self.folder):
             self._manager.close()
 
 
-class _naming:
+@contextlib.contextmanager
+def _writing(folder):
     """Turns what Orbax and its storage raise where files can't be written into an OSError that names the folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, Exception):
-            raise OSError(f"checkpoints {self.folder}: can't be written ({_reason(error)})") from error
+    try:
+        yield
+    except Exception as error:
+        raise OSError(f"checkpoints {folder}: can't be written ({_reason(error)})") from error
 
 
 def _checksums(state):

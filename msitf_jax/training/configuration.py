@@ -55,7 +55,7 @@ def check(config: ConfigDict) -> None:
         raise ValueError(f"`optimizer.max_grad_norm` (={optimizer.max_grad_norm!r}) must be above 0")
 
 
-def dataclass(kind: type[_T], name: str, fields: Mapping[str, Any]) -> _T:
+def filled(kind: type[_T], name: str, fields: Mapping[str, Any]) -> _T:
     """Part `name` of a configuration as a dataclass of `kind`, which checks the values; raises ValueError."""
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # typing knows no dataclass
     for field in fields:

@@ -17,7 +17,8 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from input_pipeline import loader
-from msitf_jax import MSITFConfig, atomic, locking, sharding, weights
+from input_pipeline.locking import alone_in
+from msitf_jax import MSITFConfig, atomic, sharding, weights
 from msitf_jax.atomic import FilePath
 from msitf_jax.training import (
     checkpoints,
@@ -97,8 +98,8 @@ class _Run:
         self.config, self.workdir = config, workdir
         self.mesh = sharding.make_mesh(config.mesh.model)
         sharding.check_batch(self.mesh, config.batch_size)
-        self.data = configuration.dataclass(loader.DataConfig, "data", config.data)
-        self.model_config = configuration.dataclass(MSITFConfig, "model", config.model)
+        self.data = configuration.filled(loader.DataConfig, "data", config.data)
+        self.model_config = configuration.filled(MSITFConfig, "model", config.model)
         self.batches = loader.train_batches(
             self.data,
             seed=config.seed,
@@ -167,7 +168,7 @@ class _Run:
         shardings = sharding.state_shardings(self.mesh, initial)
         self.workdir.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
-            held.enter_context(locking.alone_in(self.workdir))
+            held.enter_context(alone_in(self.workdir))
         self.checkpoints = checkpoints.Checkpoints(self.workdir, keep_last=config.keep_last, keep_best=config.keep_best)
         latest = self.checkpoints.latest()
         self.notes = []

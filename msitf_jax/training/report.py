@@ -1,5 +1,6 @@
 """A run in one picture: the curves of its metrics.jsonl, and below them frames to look at."""
 
+import functools
 import io
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from matplotlib.transforms import Bbox
 
 from msitf_jax import atomic
 from msitf_jax.atomic import FilePath
-from msitf_jax.training.writers import naming, read_metrics
+from msitf_jax.training.writers import checked_picture, naming, read_metrics
 
 # Okabe and Ito's colours, told apart by colour-blind people too; the network has one in every panel.
 _NETWORK, _INPUT, _SYNTHESIZED, _BASE, _RATE = "#0072B2", "#009E73", "#D55E00", "#7F7F7F", "#404040"
@@ -42,7 +43,7 @@ def draw(workdir: FilePath, pictures: Sequence[Mapping[str, npt.NDArray[np.uint8
     """
     workdir = pathlib.Path(workdir)
     records = read_metrics(workdir / "metrics.jsonl")
-    rows = [[(name, _checked(name, picture)) for name, picture in row.items()] for row in pictures]
+    rows = [[(name, checked_picture(name, picture)) for name, picture in row.items()] for row in pictures]
     factor = _enlargement(rows)
     rows = [[(name, picture.repeat(factor, 0).repeat(factor, 1)) for name, picture in row] for row in rows]
     heights = [_CAPTION + max((picture.shape[0] for _, picture in row), default=0) + _GAP for row in rows]
@@ -72,13 +73,6 @@ def draw(workdir: FilePath, pictures: Sequence[Mapping[str, npt.NDArray[np.uint8
     return path
 
 
-def _checked(name, picture):
-    picture = np.asarray(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise ValueError(f"picture {name!r}: is {picture.dtype} {picture.shape}, expected uint8 [H, W, 3]")
-    return picture
-
-
 def _enlargement(rows):
     """The whole factor with which the widest row comes closest to the report's usual width."""
     widths = [sum(picture.shape[1] for _, picture in row) for row in rows]
@@ -95,24 +89,25 @@ def _text(figure, x, y, text, **style):
     figure.text(x / width, y / height, text, parse_math=False, **style)
 
 
+def _panel(figure, last, where, title, unit):
+    axes = figure.add_subplot(where)
+    axes.set_title(title, size=_TEXT, weight="bold", loc="left", pad=20)
+    axes.set_xlabel("step", size=_SMALL)
+    axes.set_ylabel(unit, size=_SMALL)
+    axes.tick_params(labelsize=_SMALL, color="#B0B0B0")
+    axes.grid(color="#E6E6E6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#B0B0B0")
+    axes.set_xlim(0, last * 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(_thousands)
+    return axes
+
+
 def _draw_curves(figure, records):
     grid = figure.add_gridspec(2, 3)
-    last = max([1, *(record["step"] for record in records)])
-
-    def panel(where, title, unit):
-        axes = figure.add_subplot(where)
-        axes.set_title(title, size=_TEXT, weight="bold", loc="left", pad=20)
-        axes.set_xlabel("step", size=_SMALL)
-        axes.set_ylabel(unit, size=_SMALL)
-        axes.tick_params(labelsize=_SMALL, color="#B0B0B0")
-        axes.grid(color="#E6E6E6", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color("#B0B0B0")
-        axes.set_xlim(0, last * 1.02)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.xaxis.set_major_formatter(_thousands)
-        return axes
+    panel = functools.partial(_panel, figure, max([1, *(record["step"] for record in records)]))
 
     axes = panel(grid[0, 0], "Training loss", "Charbonnier, sum over a batch")
     _log_scale_if_wide(axes, _training_curve(axes, records, "train/loss"))

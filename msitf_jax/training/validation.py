@@ -32,7 +32,7 @@ class Validation:
           base: name of what the network adds to, see `MSITFConfig`.
         """
         self._clips, self._mesh = clips, mesh
-        self._base = base
+        self._base, self._enlarge = base, methods.method(base)
         self._base_scores: dict[str, float] | None = None
 
     def __len__(self) -> int:
@@ -55,7 +55,6 @@ class Validation:
         if not len(self._clips):
             return {}, []
         scores, pictures = [], []
-        base = methods.method(self._base)
         # Every host takes part in every round; where the clips do not suffice for the last, some are done twice.
         share = self._mesh.size // jax.process_count()
         for first in range(0, len(self._clips), self._mesh.size):
@@ -68,17 +67,17 @@ class Validation:
                 scored = score_outputs(output, clip["high"])
                 scores.append([scored[name] for name in NAMES])
                 if number == 0:
-                    pictures = _pictures(clip, {self._base: base(clip["low"]), "output": output})
+                    pictures = _pictures(clip, {self._base: self._enlarge(clip["low"]), "output": output})
         means = dict(zip(NAMES, _mean_over_hosts(scores, len(NAMES)), strict=True))
-        return means | self._scores_of(base), pictures
+        return means | self._scores_of_base(), pictures
 
-    def _scores_of(self, base):
+    def _scores_of_base(self):
         """The base's scores, computed once."""
         if self._base_scores is None:
             mine = range(jax.process_index(), len(self._clips), jax.process_count())
             scores = []
             for clip in map(self._clips.__getitem__, mine):
-                scored = score_outputs(base(clip["low"]), clip["high"])
+                scored = score_outputs(self._enlarge(clip["low"]), clip["high"])
                 scores.append([scored["psnr_y"], scored["ssim_y"]])
             names = ("psnr_y_base", "ssim_y_base")
             self._base_scores = dict(zip(names, _mean_over_hosts(scores, len(names)), strict=True))
@@ -97,8 +96,7 @@ def _mean_over_hosts(scores, columns):
         padded[: len(rows)] = rows
         words = multihost_utils.process_allgather(padded.view(np.uint32))
         gathered = [part.view(np.float64)[:count] for part, count in zip(words, counts, strict=True)]
-    columns = np.concatenate(gathered).T
-    return [math.fsum(column) / len(column) for column in columns]
+    return [math.fsum(column) / len(column) for column in np.concatenate(gathered).T]
 
 
 def _pictures(clip, outputs):
@@ -107,8 +105,8 @@ def _pictures(clip, outputs):
     return [
         {
             f"input, frame {index}" if index == SHOWN[0] else f"frame {index} is not given": shown,
+            **{name: frames[index] for name, frames in outputs.items()},
+            "truth": clip["high"][index],
         }
-        | {name: frames[index] for name, frames in outputs.items()}
-        | {"truth": clip["high"][index]}
         for index, shown in zip(SHOWN, (given, nothing), strict=True)
     ]

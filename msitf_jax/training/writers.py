@@ -110,9 +110,7 @@ class RunLog:
         """
         summary = []
         for name, picture in sorted(pictures.items()):
-            picture = np.asarray(picture)
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-                raise ValueError(f"`pictures[{name!r}]` is {picture.dtype} {picture.shape}, expected uint8 [H, W, 3]")
+            picture = checked_picture(name, picture)
             height, width, channels = picture.shape
             content = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
             image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=content)
@@ -152,6 +150,14 @@ def read_metrics(path: FilePath) -> list[dict[str, Any]]:
       ValueError: a line that is something else; named.
     """
     return [record for _, record in _lines(pathlib.Path(path))]
+
+
+def checked_picture(name: str, picture: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """A picture as an array; raises ValueError, which names it, unless it is `[H, W, 3]` uint8."""
+    picture = np.asarray(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise ValueError(f"picture {name!r}: is {picture.dtype} {picture.shape}, expected uint8 [H, W, 3]")
+    return picture
 
 
 @contextlib.contextmanager

@@ -95,7 +95,8 @@ def run(
       A `Summary`.
 
     Raises:
-      ValueError: whatever is wrong with the arguments and the files they name, before anything is computed.
+      ValueError: whatever is wrong with the arguments and the files they name: before anything is computed, but for
+        frames of a folder that turn out to be damaged, or unfinished work that holds more than there is.
       OSError: a file can't be read or written; what is finished stays, and the same call goes on.
       Interrupted: Ctrl-C or SIGTERM; likewise.
     """
@@ -132,6 +133,7 @@ def run(
         "interpolate": interpolate,
         "cut": cut,
         "memory": memory,
+        "compare": compare is not None,
         "output": sink.settings,
     }
     with job_folder.opened(output, settings) as folder:
@@ -198,7 +200,9 @@ class _Work:
             behind.close()
             self.sink.flush()
         if done > self.frames_out:
-            raise ValueError(f"{self.folder} holds more frames than there are: delete it to start anew")
+            raise ValueError(
+                f"{self.folder}: holds {done} frames, expected at most {self.frames_out}; delete it to start anew"
+            )
 
     def _counted(self):
         previous, tick = None, max(1, round(1 / self.video.rate / self.video.time_base))
@@ -264,9 +268,9 @@ def _check_paths(source, output, overwrite, compare):
             raise ValueError(f"output {output}: exists already, expected a new name, or --overwrite")
     if output.is_dir() and pathlib.Path(os.path.realpath(source)).is_relative_to(os.path.realpath(output)):
         raise ValueError(f"output {output}: holds the input, expected another folder")
-    for path in (output, compare and pathlib.Path(os.path.abspath(compare))):
+    for name, path in (("output", output), ("compare", compare and pathlib.Path(os.path.abspath(compare)))):
         if path and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise ValueError(f"output {path}: its folder must exist and be writable")
+            raise ValueError(f"{name} {path}: its folder must exist and be writable")
     if output.is_dir() and (others := [path.name for path in output.iterdir() if not sinks.is_frame(path)]):
         raise ValueError(f"output {output}: holds {min(others)}, expected nothing but frames of an earlier output")
     if compare is not None and pathlib.Path(compare).suffix.lower() not in (".html", ".htm"):
@@ -282,7 +286,7 @@ def _weights_identity(weights):
 
 
 def _check_degradation(weights, degradation):
-    made_for = None if weights in methods.BASELINES else weight_files.read_metadata(weights).get("degradation")
+    made_for = methods.made_for(weights)
     if made_for not in (None, degradation):
         raise ValueError(
             f"weights {weights}: made for frames degraded by {made_for}, expected {degradation}; "
@@ -328,10 +332,10 @@ def _stop_on_signals():
 
 
 def _spread(expected):
-    """Which frames the comparison page shows, in turn at and between the input's times."""
+    """Which frames the comparison page shows, in turn at and between the input's times; the first, if any, is there."""
     if not expected:
         return {0, 25, 100, 401, 1600, 6401}
-    return {min(expected - 1, int((i + 0.5) * expected / COMPARED) // 2 * 2 + i % 2) for i in range(COMPARED)}
+    return {min(expected - 1, int(i * expected / COMPARED) // 2 * 2 + i % 2) for i in range(COMPARED)}
 
 
 def _in_and_out(work, source, output):

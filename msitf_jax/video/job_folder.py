@@ -17,10 +17,11 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from msitf_jax import atomic, locking
+from input_pipeline.locking import alone_in
+from msitf_jax import atomic
 from msitf_jax.video.reader import Source
 
-VERSION = 2  # of what such a folder holds
+VERSION = 3  # of what such a folder holds
 
 
 def identity(video: Source) -> str:
@@ -50,7 +51,7 @@ def opened(output: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[pathli
     except OSError as error:
         raise ValueError(f"output {output}: {folder} can't be made ({error.strerror})") from None
     settings = {"version": VERSION, **settings}
-    with locking.alone_in(folder), _full_disk_named(output):
+    with alone_in(folder), _full_disk_named(output):
         path = folder / "job.json"
         if path.exists():
             found = _read_settings(path)

@@ -88,6 +88,7 @@ def join(
       copied: `Copied`, or None with no source.
 
     Raises:
+      ValueError: the output's ending says no container, or the source is gone or altered.
       OSError: the file can't be written.
     """
     name = container_of(output)

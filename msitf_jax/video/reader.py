@@ -20,6 +20,7 @@ import av.container
 import av.video
 import numpy as np
 
+from input_pipeline.png import frame_order
 from msitf_jax.atomic import FilePath
 from msitf_jax.limits import MAX_PIXELS
 from msitf_jax.video import color
@@ -112,7 +113,7 @@ def open_source(
     start = fractions.Fraction(start or 0)
     end = None if end is None else fractions.Fraction(end)
     if start < 0 or (end is not None and end <= start):
-        raise ValueError(f"the part {_part(start, end)}: expected 0 <= start < end")
+        raise ValueError(f"`start` and `end` ask for the part {_part(start, end)}, expected 0 <= start < end")
     if path.is_dir():
         return ImageFolder(path, FOLDER_RATE if fps is None else fractions.Fraction(fps), start, end)
     if fps is not None:
@@ -210,7 +211,6 @@ class VideoFile(Source):
                     yield first
                     yield from frames
                     return
-        self._trouble = None
         with self.open() as container:
             yield from self._decode(container, video_stream(container, self.path))
 
@@ -257,7 +257,7 @@ class ImageFolder(Source):
             raise ValueError(f"`fps` (={float(fps):g}) must be above 0")
         self.path, self.start, self.end, self.rate, self.warnings = path, start, end, fps, []
         found = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-        images = sorted((file for file in found if not file.name.startswith(".")), key=_by_number)
+        images = sorted((file for file in found if not file.name.startswith(".")), key=frame_order)
         last = len(images) if end is None else -(-end * fps // 1)
         self.files = images[-(-start * fps // 1) : last]
         if not self.files:
@@ -315,10 +315,6 @@ def _length(stream):
         return stream.duration and stream.duration * stream.time_base
     tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
     return tag and 3600 * int(tag[1]) + 60 * int(tag[2]) + fractions.Fraction(tag[3])
-
-
-def _by_number(path):
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)], path.name
 
 
 def _reason(error):

@@ -102,13 +102,14 @@ def choose_encoding(
       rate: frames a second, about.
       codec: FFmpeg's name of a codec or encoder; None is H.264, or VP9 in WebM.
       crf: constant rate factor, lower is better; None is what is hardly seen.
-      pixel_format: FFmpeg's name; None is yuv420p, or with more than 8 bits yuv420p10le.
+      pixel_format: FFmpeg's name; None is yuv420p, with more than 8 bits yuv420p10le, or what the encoder prefers.
 
     Returns:
       An `Encoding`.
 
     Raises:
-      ValueError: a codec or pixel format that FFmpeg lacks or that do not go together or into the container; named.
+      ValueError: a codec or pixel format that FFmpeg lacks or that do not go together or into the container, a crf for
+        a codec that has none, or a name with another ending; named.
     """
     container = container_of(output)
     found = _encoder(codec or (WEBM_CODEC if container == "webm" else DEFAULT_CODEC))

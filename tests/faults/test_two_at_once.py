@@ -2,14 +2,14 @@
 
 import pytest
 
-from msitf_jax import locking
+from input_pipeline.locking import alone_in
 from tests import training
 
 
 def test_a_second_run_in_a_workdir_is_told(tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
-    with locking.alone_in(workdir):
+    with alone_in(workdir):
         with pytest.raises(ValueError, match=f"{workdir}: in use by another process, expected none at work there"):
             training.train(workdir)
         assert not list(workdir.iterdir())

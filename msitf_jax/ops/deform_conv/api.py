@@ -42,9 +42,9 @@ def deform_conv2d(
       stride, padding, dilation: an int, or a pair (rows, columns); padding on both sides.
       implementation: "xla" is plain JAX; "triton" a fused Pallas kernel on NVIDIA GPUs, and plain JAX elsewhere and,
         with a line in the log, for what the kernel can't take: GPUs older than compute capability 8.0, other types than
-        float32 and bfloat16, over 64 channels a group or 128 features, over 65,535 images, 2**31 elements or more, a
-        JAX without Pallas's Triton backend. Only first derivatives in reverse mode pass through the kernel. None is
-        "triton" where the default device is an NVIDIA GPU and it can take the arguments.
+        float32 and bfloat16, over 64 channels a group or 128 features, over 65,535 images, 2**31 elements or more,
+        symbolic sizes, a JAX without Pallas's Triton backend. Only first derivatives in reverse mode pass through the
+        kernel. None is "triton" where the default device is an NVIDIA GPU and it can take the arguments.
 
     Returns:
       `[B, Ho, Wo, Co]` in x's dtype, `Ho = (H + 2 * padding - dilation * (kh - 1) - 1) // stride + 1`.

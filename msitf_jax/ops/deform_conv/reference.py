@@ -12,6 +12,7 @@ from jax.export import is_symbolic_dim
 
 from msitf_jax.ops.chunks import map_chunks, on_cpu
 from msitf_jax.ops.convolution import add_bias
+from msitf_jax.ops.dtypes import at_least_float32
 
 RING = 2  # zero pixels around the frame
 # Numbers sampled at a time: what a CPU's cache holds; elsewhere enough to keep a device busy, and its memory free.
@@ -52,7 +53,7 @@ def deform_conv2d(
 
     Args:
       samples: numbers sampled at a time, at most: those of some images if one has no more, else of some rows of pixels.
-        None is what suits JAX's default device.
+        None is what suits JAX's default device. Where sizes are symbolic it says nothing.
     """
     if samples is None:
         samples = on_cpu(CPU_SAMPLES, DEVICE_SAMPLES)
@@ -63,7 +64,7 @@ def deform_conv2d(
     if not is_symbolic_dim(largest_index) and largest_index >= 1 << 31:
         raise ValueError(f"`x` of shape {x.shape} in {groups} groups is more than 32-bit indices count: cut the batch")
     # Positions, and sums of gradients of weights, need more than bfloat16.
-    wide = x.dtype if x.dtype.itemsize >= 4 else jnp.float32
+    wide = at_least_float32(x.dtype)
     offset, mask, weight = offset.astype(wide), mask.astype(wide), weight.astype(wide)
 
     y = _sampling_axis(out_height, kernel_height, stride[0], padding[0], dilation[0], wide)
@@ -80,12 +81,13 @@ def deform_conv2d(
     # Kept for the gradients, samples and the pixels around them would be dozens of times as large as x: gathered again.
     sample_and_multiply = jax.checkpoint(functools.partial(_sample_and_multiply, (width + 2 * RING) * groups))
     row_samples = out_width * kernel_height * kernel_width * channels
-    images, rows = samples // (out_height * row_samples) or batch, samples // row_samples
     if is_symbolic_dim(out_height * row_samples):
         images, rows = 1, on_cpu(SYMBOLIC_ROWS, out_height)
+    else:
+        images, rows = samples // (out_height * row_samples) or batch, samples // row_samples
 
-    def convolve(images):
-        table, corner, *points = images
+    def convolve(part):
+        table, corner, *points = part
         frame = jnp.arange(len(table), dtype=jnp.int32)[:, None, None, None, None] * table.shape[1]
         points = [a.reshape(-1, *a.shape[2:]) for a in (corner + frame, *points)]
         table = table.reshape(-1, table.shape[2])

@@ -4,11 +4,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from msitf_jax.atomic import FilePath
-
 
 @contextlib.contextmanager
-def alone_in(folder: FilePath) -> Iterator[None]:
+def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Holds a folder that exists; the lock ends with the process, so a killed one leaves none behind.
 
     Where the file system or Windows has no such locks nothing is held.

@@ -101,9 +101,9 @@ def test_a_part_is_what_appears_at_its_start_or_later_and_before_its_end(tmp_pat
     [
         ({"start": "100"}, r"input \S+: no frames from 100 s to the end$"),
         ({"start": "0.041", "end": "0.079"}, r"input \S+: no frames from 0.041 s to 0.079 s$"),
-        ({"start": "-1"}, "the part from -1 s to the end: expected 0 <= start < end$"),
-        ({"start": "2", "end": "1"}, "the part from 2 s to 1 s: expected 0 <= start < end$"),
-        ({"end": "0"}, "the part from 0 s to 0 s: expected 0 <= start < end$"),
+        ({"start": "-1"}, "`start` and `end` ask for the part from -1 s to the end, expected 0 <= start < end$"),
+        ({"start": "2", "end": "1"}, "`start` and `end` ask for the part from 2 s to 1 s, expected 0 <= start < end$"),
+        ({"end": "0"}, "`start` and `end` ask for the part from 0 s to 0 s, expected 0 <= start < end$"),
         ({"fps": 25}, r"`fps` \(=25\) is the rate of a folder of frames, and \S+ is none$"),
     ],
 )

@@ -151,7 +151,7 @@ def test_what_is_no_number_or_picture_is_refused(tmp_path):
             log.scalars(1, {"step": 2})
         with pytest.raises(ValueError, match=r"picture 'output': is float64 \(4, 4, 3\), expected uint8"):
             log.images(1, {"output": np.zeros((4, 4, 3))})
-        with pytest.raises(ValueError, match=r"`pictures\['output'\]` is uint8 \(4, 4\)"):
+        with pytest.raises(ValueError, match=r"picture 'output': is uint8 \(4, 4\)"):
             log.images(1, {"output": np.zeros((4, 4), np.uint8)})
     assert not log.path.exists()
 

@@ -102,6 +102,7 @@ def test_weights_score_clips_and_bring_their_degradation(clips, tmp_path, capsys
     assert "warning: these weights were made for bd_duf, and bi is asked for" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_network_computes_in_bfloat16_if_asked(clips, tmp_path, capsys):
     path = tmp_path / "w.safetensors"
     weights.save(tiny_network(), path)

@@ -141,6 +141,7 @@ def test_stopped_work_goes_on_where_it_was(tmp_path, monkeypatch):
     assert not part.exists()
 
 
+@pytest.mark.slow
 def test_a_killed_job_keeps_its_finished_segments(tmp_path):
     source = write_video(tmp_path / "in.mkv", moving(300, 60, 80))
     whole, output, part = tmp_path / "whole.mp4", tmp_path / "out.mp4", tmp_path / "out.mp4.part"

@@ -16,7 +16,13 @@ from msitf_jax.weights.torch_format import published_name, published_parameters
 from tests.conftest import channels_last, golden, randomised, relative_error
 
 TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
-CLIPS = ("batch2_16x16_n3", "ragged_13x18_n2", "square_32", "tall_24x16")
+# Each is compiled anew: the two that differ most always, the others with `-m slow`.
+CLIPS = (
+    "batch2_16x16_n3",
+    "ragged_13x18_n2",
+    pytest.param("square_32", marks=pytest.mark.slow),
+    pytest.param("tall_24x16", marks=pytest.mark.slow),
+)
 
 
 def network(scale=0.1, **changes):

@@ -102,6 +102,7 @@ def test_what_is_wrong_on_the_command_line_is_told_in_one_sentence(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_signal_while_compiling_stops_after_a_step_and_the_run_goes_on_to_the_same_bits(tmp_path):
     expected, state, _ = uninterrupted()
     with started(tmp_path) as process:
@@ -116,6 +117,7 @@ def test_a_signal_while_compiling_stops_after_a_step_and_the_run_goes_on_to_the_
     assert_same_files(tmp_path, expected)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_in_the_background_is_told_in_one_sentence(tmp_path):
     uninterrupted()  # so that all is compiled, and nothing of that to be stored
     finished = subprocess.run(

@@ -89,6 +89,7 @@ def check_installed(file, python, folder):
         [programs / "msitf", "--help"],
         [programs / "msitf", "info"],
         [programs / "msitf", "demo"],
+        [programs / "msitf", "export", "msitf-small", "network.jaxexport"],
         [programs / "python", "-c", UPSCALE.strip()],
     ):
         done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
@@ -97,9 +98,9 @@ def check_installed(file, python, folder):
             sys.exit(f"{file.name}, {shown}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         last = done.stdout.strip().rpartition("\n")[2]
         print(f"{time.monotonic() - begin:6.0f} s  {shown}{f': {last}' if last else ''}", flush=True)
-    for name in ("upscaled.mp4", "compare.html"):
-        if not (folder / "demo" / name).stat().st_size:
-            sys.exit(f"{file.name}: demo/{name} is empty")
+    for name in ("demo/upscaled.mp4", "demo/compare.html", "network.jaxexport"):
+        if not (folder / name).stat().st_size:
+            sys.exit(f"{file.name}: {name} is empty")
 
 
 def main():

@@ -212,6 +212,7 @@ def test_every_shape_and_type_has_blocks(kernel, product, pixels):
     assert all(n & (n - 1) == 0 for n in (blocks.pixels, blocks.warps))
 
 
+@pytest.mark.slow
 def test_a_batch_cut_over_eight_devices():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     output = subprocess.run(

@@ -22,6 +22,7 @@ def test_rows_end_half_way_to_the_next_size_and_are_merged():
     assert tune.rows({100: FEW}) == [{"up_to_pixels": None, "blocks": [16, 32, 4, 1]}]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(pallas_triton.triton is None, reason="this JAX has no Triton backend")
 def test_every_kernel_is_compared_with_the_plain_path_and_timed(capsys):
     found = list(tune.tune(((1, 3, 5, 64),), (FEW, MANY), products=("float32",), runs=1, interpret=True))

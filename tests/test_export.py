@@ -1,4 +1,4 @@
-"""Exported programs do what the network does, at any size, without this package."""
+"""Exported programs do what the network does, at any size, without this package. Tolerances: twice as measured."""
 
 import dataclasses
 import os
@@ -58,14 +58,14 @@ def test_another_process_runs_it_without_this_package(tmp_path, tiny):
     subprocess.run([sys.executable, "-c", LOAD], cwd=tmp_path, env=quickly, check=True)
     with quick_compilation():
         expected = jax.jit(tiny.forward)(tiny.state, given)
-    np.testing.assert_allclose(np.load(tmp_path / "frames.npy"), expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(np.load(tmp_path / "frames.npy"), expected, rtol=0, atol=4e-7)
 
 
 @pytest.mark.parametrize("baseline", methods.BASELINES)
 def test_plain_resizes_can_be_exported_too(baseline):
     method, given = methods.method(baseline), clip(1, 3, 4, 5)
     out = jax.jit(export.exported(method, "cpu").call)(given)
-    np.testing.assert_allclose(out, method.forward(method.state, given), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(out, method.forward(method.state, given), rtol=0, atol=2.5e-7)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
@@ -92,8 +92,7 @@ def test_every_kind_of_network_can_be_exported(changes):
 def test_bfloat16_is_exported_as_it_is_computed():
     method, given = methods.network(tiny_network(), "bfloat16"), clip(1, 2, 8, 8)
     out = jax.jit(export.exported(method, "cpu").call)(given)
-    # Half a unit in the last place of a bfloat16 of the size of what the network adds.
-    np.testing.assert_allclose(out, jax.jit(method.forward)(method.state, given), rtol=0, atol=2e-3)
+    np.testing.assert_allclose(out, jax.jit(method.forward)(method.state, given), rtol=0, atol=5e-4)
 
 
 def test_a_program_refuses_what_the_network_would(program):

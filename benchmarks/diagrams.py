@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from input_pipeline import degradation
-from msitf_jax.methods import NETWORK_MARGIN
 from msitf_jax.model.swin import WINDOW
 from msitf_jax.ops.resize import trilinear_base
 from msitf_jax.video import tiles
 from msitf_jax.video import windows as video_windows
+from msitf_jax.weights import tile_margin
 
 # Okabe and Ito's colours, told apart by colour-blind people too; as in `msitf_jax.training.report`.
 NETWORK, INPUT, SYNTHESIZED, BASE, BICUBIC, GREY = "#0072B2", "#009E73", "#D55E00", "#9A9A9A", "#E69F00", "#606060"
@@ -114,7 +114,7 @@ def tiles_():
     def fits(*tile):
         return tile[0] * tile[1] <= most
 
-    grid = tiles.choose(height, width, fits, margin=NETWORK_MARGIN, alignment=WINDOW)
+    grid = tiles.choose(height, width, fits, margin=tile_margin("msitf-small"), alignment=WINDOW)
     figure = Figure((8, 6.4), layout="constrained")
     frame, fade = figure.subplots(2, 1, sharex=True, height_ratios=[2.6, 1])
     colors = (NETWORK, SYNTHESIZED, INPUT, BICUBIC)

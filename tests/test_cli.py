@@ -73,7 +73,7 @@ def test_evaluate_and_convert_are_commands_too(tmp_path, capsys):
     assert capsys.readouterr().out == table
 
     path = tmp_path / "w.safetensors"
-    weights.save(tiny_network(), path)
+    weights.save(tiny_network(), path, tile_margin="24")
     assert cli.main(["convert", str(path), str(tmp_path / "copy.safetensors")]) == 0
     assert (tmp_path / "copy.safetensors").read_bytes() == path.read_bytes()
     assert cli.main(["convert", str(tmp_path / "no.pth"), str(path)]) == 2

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import pathlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -13,7 +15,8 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from msitf_jax import MSITFConfig, weights
+from msitf_jax import MSITFConfig, cli, methods, weights
+from msitf_jax.weights import margin
 from msitf_jax.weights.__main__ import main
 from tests.tiny_network import tiny_network
 
@@ -23,6 +26,14 @@ TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=
 @pytest.fixture(scope="module")
 def model():
     return tiny_network(TINY)
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch):
+    """The models whose tile margin was measured; tests/test_margin.py sees to what is."""
+    models = []
+    monkeypatch.setattr(margin, "measure", lambda model: models.append(model) or 40)
+    return models
 
 
 def assert_equal(a, b):
@@ -87,10 +98,67 @@ def test_a_pth_file_that_would_be_another_network_is_refused(change, tmp_path, c
     assert not target.exists()
 
 
-def test_conversion_keeps_metadata(model, tmp_path):
-    weights.save(model, tmp_path / "a.safetensors", degradation="bd_duf")
+def test_conversion_keeps_metadata(model, tmp_path, measured):
+    weights.save(model, tmp_path / "a.safetensors", degradation="bd_duf", tile_margin="16")
     weights.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert measured == []
+
+
+def test_conversion_measures_the_tile_margin_that_a_file_does_not_say(model, tmp_path, measured):
+    source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    weights.save(model, source)
+    for options, expected in ({}, 40), ({"half": True}, 40), ({"notes": {"tile_margin": "8"}}, 8):
+        weights.convert(source, target, **options)
+        assert weights.tile_margin(target) == expected
+    for found in measured:
+        assert_equal(found, model)
+    assert len(measured) == 2
+
+
+def test_tiles_overlap_as_the_file_says_or_by_the_default(model, tmp_path, capsys):
+    path = tmp_path / "a.safetensors"
+    for metadata, expected, told in (
+        ({}, margin.DEFAULT, f"{margin.DEFAULT}, since the file does not say"),
+        ({"tile_margin": "16"}, 16, "16"),
+    ):
+        weights.save(model, path, **metadata)
+        assert weights.tile_margin(path) == expected
+        assert methods.method(path).margin == expected
+        assert cli.main(["info", str(path)]) == 0
+        facts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+        assert facts["tile_margin"] == told
+    assert methods.network(model).margin == margin.DEFAULT
+
+
+@pytest.mark.parametrize("value", ["wide", "-8", "100000"])
+def test_a_tile_margin_that_is_none_is_refused(value, model, tmp_path, capsys):
+    path, output = tmp_path / "bad.safetensors", str(tmp_path / "out.safetensors")
+    weights.save(model, path)
+    tensors = safetensors.numpy.load_file(path)
+    safetensors.numpy.save_file(tensors, path, weights.read_metadata(path) | {"tile_margin": value})
+    message = f"weights {path}: `tile_margin` (='{value}') must be an integer from 0 to 512, in input pixels"
+    for use in (weights.load, weights.read_metadata, weights.tile_margin, methods.method):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            use(path)
+    for command in (["info", str(path)], ["convert", str(path), output]):
+        assert cli.main(command) == 2
+        assert capsys.readouterr().err == f"msitf {command[0]}: {message}\n"
+    with pytest.raises(ValueError, match=re.escape(message.replace(str(path), output))):
+        weights.save(model, output, tile_margin=value)
+    assert not pathlib.Path(output).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "notes", "message"),
+    [("b.bin", {}, r"expected a name that ends in \.safetensors"), ("b.safetensors", {"sha256": "1"}, "own digest")],
+)
+def test_what_can_not_be_written_is_refused_before_anything_is_measured(
+    name, notes, message, model, tmp_path, measured
+):
+    with pytest.raises(ValueError, match=message):
+        weights.write(model, {}, tmp_path / name, notes=notes)
+    assert measured == []
 
 
 def test_half_precision_and_notes(model, tmp_path):
@@ -104,7 +172,7 @@ def test_half_precision_and_notes(model, tmp_path):
     metadata = weights.read_metadata(half)
     assert json.loads(metadata.pop("config")) == dataclasses.asdict(TINY)
     assert len(metadata.pop("sha256")) == 64
-    assert metadata == {"degradation": "bi", "licence": "CC0-1.0", "training_step": "a=b"}
+    assert metadata == {"degradation": "bi", "licence": "CC0-1.0", "tile_margin": "40", "training_step": "a=b"}
 
 
 def test_what_half_precision_cannot_hold_is_refused(tmp_path):

@@ -15,9 +15,10 @@ import evaluate
 from input_pipeline import synthetic
 from msitf_jax import MSITFConfig, weights
 from msitf_jax.training import loop, writers
+from msitf_jax.weights import margin
 from msitf_jax.weights.files import save_torch
 from tests.test_benchmark import write_clip
-from tests.tiny_network import tiny_network
+from tests.tiny_network import quick_compilation, tiny_network
 from tests.training import assert_same_files, assert_same_state, configuration, train, uninterrupted
 
 
@@ -79,6 +80,8 @@ def test_the_weights_are_those_of_the_last_step(tmp_path, capsys):
     metadata = weights.read_metadata(path)
     assert metadata["degradation"] == "bd_matlab"
     assert metadata["training_step"] == "6"
+    with quick_compilation():
+        assert metadata["tile_margin"] == str(margin.measure(model))
     write_clip(tmp_path / "clips" / "one", synthetic.clip(0, height=32, width=48))
     assert evaluate.main([f"--dataset={tmp_path / 'clips'}", f"--weights={path}"]) == 0
     assert "one" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from configs import msitf_small
 from msitf_jax import MSITFConfig, cli, methods, weights
 from msitf_jax.evaluation.benchmark import evaluate
 from msitf_jax.evaluation.clips import find_clips
-from msitf_jax.weights import pretrained
+from msitf_jax.weights import margin, pretrained
 from tests.conftest import shared
 
 NAMES = list(pretrained.SHA256)
@@ -20,7 +20,7 @@ def test_they_are_described_and_small(name):
     assert path.stat().st_size < 4 << 20
     metadata = weights.read_metadata(name)
     assert json.loads(metadata.pop("config")).keys() == vars(MSITFConfig()).keys()
-    assert metadata.keys() == {"degradation", "licence", "sha256", "training_step", "trained_on"}
+    assert metadata.keys() == {"degradation", "licence", "sha256", "tile_margin", "training_step", "trained_on"}
     assert metadata["licence"] == "Apache-2.0"
 
 
@@ -29,12 +29,24 @@ def test_the_small_network_is_that_of_its_configuration():
     assert weights.read_metadata("msitf-small")["degradation"] == msitf_small.get_config().data.degradation
 
 
+def test_tiles_of_the_small_network_overlap_as_its_file_says():
+    assert weights.tile_margin("msitf-small") == 32
+    assert methods.method("msitf-small").margin == 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_their_tile_margin_is_what_is_measured(name):
+    assert margin.measure(weights.load(name)) == weights.tile_margin(name)
+
+
 def test_a_name_is_as_good_as_a_file(capsys, tmp_path):
     assert cli.main(["info", "msitf-small"]) == 0
     by_name = capsys.readouterr().out
     assert cli.main(["info", str(weights.find("msitf-small"))]) == 0
     assert capsys.readouterr().out == by_name
     assert by_name.startswith("parameters     692,394\n")
+    assert "\ntile_margin    32\n" in by_name
 
     assert cli.main(["convert", "msitf-small", str(tmp_path / "copy.safetensors"), "--half"]) == 0
     assert (tmp_path / "copy.safetensors").read_bytes() == weights.find("msitf-small").read_bytes()

@@ -163,7 +163,7 @@ def test_nothing_is_chosen_where_not_even_the_smallest_tile_fits():
 @pytest.fixture(scope="module")
 def outputs():
     """A network's with random weights: of a whole clip, of its tiles, of the first of them; and the resized clip."""
-    method = methods.network(tiny_network())
+    method = methods.network(tiny_network(), tile_margin=24)
     run = jax.jit(lambda clip: method.forward(method.state, clip[None])[0])
     # Of the tiles that fit, those with the least overlap are taken: two margins, what fades, and an odd pixel.
     clip = synthetic.clip(3, frames=2, height=73, width=73).astype(np.float32) / 255

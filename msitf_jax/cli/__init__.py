@@ -17,7 +17,7 @@ COMMANDS = {
     "upscale": "a video, four times the size and twice the frame rate",
     "demo": "a clip that is drawn on the spot, upscaled and compared with the truth",
     "evaluate": "PSNR and SSIM of weights on clips",
-    "convert": "weights between .pth and .safetensors",
+    "convert": "weights between .pth and .safetensors, or from a training checkpoint",
     "export": "the network as one StableHLO program, for JAX without this package",
     "info": "what this installation has, or what a video or weights hold",
 }

@@ -51,7 +51,8 @@ def _installation():
 def _weights(path):
     model, metadata = weights.load(path), weights.read_metadata(path)
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    return [("parameters", f"{count:,}"), *sorted({"config": model.config, **metadata}.items())]
+    margin = {"tile_margin": f"{weights.tile_margin(path)}, since the file does not say"}
+    return [("parameters", f"{count:,}"), *sorted({"config": model.config, **margin, **metadata}.items())]
 
 
 def _video(path):

@@ -11,8 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
 from orbax.checkpoint import checkpoint_managers
 
+from msitf_jax import MSITF, MSITFConfig
 from msitf_jax.atomic import FilePath
 from msitf_jax.training.state import TrainState
 
@@ -112,27 +114,16 @@ class Checkpoints:
             state = type(abstract)(**self._manager.restore(step, args=item)["state"])
         saved = self._record(step)["checksums"]
         with self._reading(step):
-            if any(None not in pair and pair[0] != pair[1] for pair in zip(saved, _checksums(state), strict=True)):
-                raise ValueError("its arrays are damaged")
+            _check(saved, state)
         return state
 
     def _record(self, step):
         with self._reading(step):
             item = ocp.args.Composite(progress=ocp.args.JsonRestore())
-            sealed = self._manager.restore(step, args=item)["progress"]
-            if zlib.crc32(sealed["record"].encode()) != sealed["checksum"]:
-                raise ValueError("its record is damaged")
-            return json.loads(sealed["record"])
+            return _opened(self._manager.restore(step, args=item)["progress"])
 
-    @contextlib.contextmanager
     def _reading(self, step):
-        try:
-            yield
-        except Exception as error:  # Orbax and its storage raise whatever came up
-            raise ValueError(
-                f"checkpoint {self.folder / str(step)}: can't be restored ({_reason(error)}); "
-                "without this folder the run goes on from the checkpoint before"
-            ) from error
+        return _reading(self.folder / str(step), "without this folder the run goes on from the checkpoint before")
 
     def wait(self) -> None:
         """Returns when what is being saved is on disk; raises as `save`."""
@@ -143,6 +134,81 @@ class Checkpoints:
         """Waits as `wait`, and lets go of the folder; raises as `save`."""
         with _writing(self.folder):
             self._manager.close()
+
+
+def read_weights(path: FilePath) -> tuple[MSITF, dict[str, str]]:
+    """The weights of a run's checkpoint: the average of the parameters where the run has one, else the parameters.
+
+    Whatever mesh the run has, they lie on one device. Nothing is written or locked, so the run may be at work.
+
+    Args:
+      path: the checkpoint, such as `runs/x/checkpoints/5000`, or the run's folder or its `checkpoints`, of which the
+        newest is taken.
+
+    Returns:
+      (`MSITF`, metadata): what `msitf_jax.weights.write` takes: `degradation` and `training_step`.
+
+    Raises:
+      ValueError: no checkpoint, or one that is damaged or was removed meanwhile; named.
+    """
+    folder = _find(pathlib.Path(path).absolute())
+    with _reading(folder, "it is damaged, or the run is just removing it"):
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            record = _opened(reader.restore(folder / "progress"))
+        config = record["progress"]["config"]
+        model_config = MSITFConfig(**config["model"])
+        graph, params = nnx.split(nnx.eval_shape(lambda: MSITF(model_config, rngs=nnx.Rngs(0))), nnx.Param)
+        averaged = "params" if config["ema_decay"] is None else "ema"
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        item = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+            {"step": jax.ShapeDtypeStruct((), np.int32), averaged: params},
+        )
+        places = ocp.checkpoint_utils.construct_restore_args(item)
+        arguments = ocp.args.PyTreeRestore(item, restore_args=places, partial_restore=True)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            found = reader.restore(folder / "state", args=arguments)
+        # As `TrainState` has them: step, parameters, optimizer, average, key.
+        saved, count = record["checksums"], len(jax.tree.leaves(params))
+        last = count + 1 if averaged == "params" else len(saved) - 1
+        _check([saved[0], *saved[last - count : last]], (found["step"], found[averaged]))
+        metadata = {"degradation": config["data"]["degradation"], "training_step": str(found["step"])}
+        return nnx.merge(graph, found[averaged]), metadata
+
+
+def _find(path):
+    """The checkpoint that a path means, see `read_weights`."""
+    if _is_checkpoint(path):
+        return path
+    for folder in (path / "checkpoints", path):
+        if folder.is_dir():
+            # What is being saved has another name until it is whole.
+            steps = [each for each in folder.iterdir() if each.name.isdecimal() and _is_checkpoint(each)]
+            if steps:
+                return max(steps, key=lambda each: int(each.name))
+    raise ValueError(f"checkpoint {path}: no such folder, or none in it, expected such as runs/x/checkpoints/5000")
+
+
+def _is_checkpoint(path):
+    return (path / "state").is_dir() and (path / "progress").is_dir()
+
+
+@contextlib.contextmanager
+def _reading(folder, remedy):
+    """Turns whatever Orbax and its storage raise where a checkpoint can't be read into a ValueError that names it."""
+    try:
+        yield
+    except Exception as error:
+        if not folder.exists():
+            raise ValueError(f"checkpoint {folder}: was removed while it was read, take a newer one") from error
+        raise ValueError(f"checkpoint {folder}: can't be restored ({_reason(error)}); {remedy}") from error
+
+
+def _opened(sealed):
+    """The record that `Checkpoints.save` sealed."""
+    if zlib.crc32(sealed["record"].encode()) != sealed["checksum"]:
+        raise ValueError("its record is damaged")
+    return json.loads(sealed["record"])
 
 
 @contextlib.contextmanager
@@ -160,6 +226,12 @@ def _checksums(state):
         zlib.crc32(np.ascontiguousarray(leaf).data) if leaf.is_fully_addressable or leaf.is_fully_replicated else None
         for leaf in jax.tree.leaves(state)
     ]
+
+
+def _check(saved, arrays):
+    """Raises ValueError unless arrays have the checksums that were saved."""
+    if any(None not in pair and pair[0] != pair[1] for pair in zip(saved, _checksums(arrays), strict=True)):
+        raise ValueError("its arrays are damaged")
 
 
 def _score(metrics):

@@ -306,7 +306,8 @@ class _Run:
         if jax.process_index() == 0:
             path = self.workdir / "model.safetensors"
             model = nnx.merge(self.graph, params)
-            weights.save(model, path, degradation=self.data.degradation, training_step=str(self.done))
+            self.progress.say("measuring how far tiles must overlap, which takes up to a minute")
+            weights.write(model, {"degradation": self.data.degradation, "training_step": str(self.done)}, path)
             drawn = report.draw(self.workdir, self.pictures, f"{self.workdir.name}: {self.done} steps")
             self.progress.say(f"weights: {path}\nreport: {drawn}")
         if jax.process_count() > 1:

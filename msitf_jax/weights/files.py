@@ -2,7 +2,8 @@
 
 A safetensors file of ours holds the trained tensors under their published names and in PyTorch's layout (float32,
 OIHW), so other tools can read it, and in its metadata the configuration, a SHA-256 of the tensors, by which damage is
-found, and what else `save` was told. `.pth` files are read with `weights_only=True`: nothing in them is executed.
+found, the tile margin (see `margin`), and what else `save` was told. `.pth` files are read with `weights_only=True`:
+nothing in them is executed.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from msitf_jax import atomic
 from msitf_jax.atomic import FilePath
 from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.msitf import MSITF
-from msitf_jax.weights import pretrained
+from msitf_jax.weights import margin, pretrained
 from msitf_jax.weights.torch_format import from_torch, infer_config, published_parameters, to_torch
 
 _TORCH_SUFFIXES = (".pth", ".pt")
@@ -79,10 +80,20 @@ def read_metadata(name_or_path: FilePath) -> dict[str, str]:
     """What `save` noted in a safetensors file: `{name: string}`; empty for a `.pth` file, which has no such place.
 
     Raises:
-      ValueError: no such file, or not a safetensors file.
+      ValueError: no such file, not a safetensors file, or a `tile_margin` that is none.
     """
     path = find(name_or_path)
     return _read_safetensors(path, only_metadata=True)[1] if path.suffix == ".safetensors" else {}
+
+
+def tile_margin(name_or_path: FilePath) -> int:
+    """Input pixels beside a cut where tiles differ from the whole frame: what the file says, or `margin.DEFAULT`.
+
+    Raises:
+      ValueError: see `read_metadata`.
+    """
+    noted = read_metadata(name_or_path).get("tile_margin")
+    return margin.DEFAULT if noted is None else margin.parse(noted)
 
 
 def save(model: MSITF, path: FilePath, *, half: bool = False, **metadata: str) -> None:
@@ -94,21 +105,16 @@ def save(model: MSITF, path: FilePath, *, half: bool = False, **metadata: str) -
       model: `MSITF`.
       path: ends in `.safetensors`.
       half: round to float16, which takes half the space; `load` gives float32 all the same.
-      **metadata: strings to keep, such as `degradation`, `training_step`, `licence`; `config` and `sha256`, of the
-        tensors, are added.
+      **metadata: strings to keep, such as `degradation`, `training_step`, `licence`, `tile_margin`; `config` and
+        `sha256`, of the tensors, are added.
 
     Raises:
-      ValueError: another ending, metadata that are not strings or are added, or a number that float16 can't hold.
+      ValueError: another ending, metadata that are not strings or are added, a `tile_margin` that is none, or a number
+        that float16 can't hold.
       OSError: the file can't be written.
     """
     path = pathlib.Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"weights {path}: expected a name that ends in .safetensors")
-    for name, value in metadata.items():
-        if name in _OWN_METADATA:
-            raise ValueError(f"metadata `{name}` is {_OWN_METADATA[name]}, which is added by itself")
-        if not isinstance(value, str):
-            raise ValueError(f"metadata `{name}` (={value!r}) must be a string")
+    _check_description(path, metadata)
     tensors = published_parameters(model)
     if half:
         tensors = {name: _rounded(path, name, tensor) for name, tensor in tensors.items()}
@@ -135,28 +141,57 @@ def save_torch(model: MSITF, path: FilePath) -> None:
     atomic.write(path, lambda file: torch.save(tensors, file))
 
 
+def write(
+    model: MSITF,
+    metadata: Mapping[str, str],
+    path: FilePath,
+    *,
+    half: bool = False,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a model as `.safetensors` or `.pth`, as the path's ending says.
+
+    A safetensors file gets a tile margin: that of the metadata or notes, or else it is measured, which takes half a
+    minute for a small network on two CPU cores.
+
+    Args:
+      model: `MSITF`.
+      metadata: what is known of the weights, see `save`; a `.pth` file has no place for it.
+      path: see `save` and `save_torch`.
+      half: see `save`.
+      notes: metadata that go before the others.
+
+    Raises:
+      ValueError: what `save` and `save_torch` raise; or `half` or `notes` for a `.pth` file.
+      OSError: the file can't be written.
+    """
+    path, notes = pathlib.Path(path), notes or {}
+    if path.suffix in _TORCH_SUFFIXES:
+        if half or notes:
+            raise ValueError(f"weights {path}: half precision and notes are for .safetensors files")
+        save_torch(model, path)
+        return
+    known = {**metadata, **notes}
+    _check_description(path, known)  # before measuring
+    if "tile_margin" not in known:
+        known["tile_margin"] = str(margin.measure(model))
+    save(model, path, half=half, **known)
+
+
 def convert(source: FilePath, target: FilePath, *, half: bool = False, notes: Mapping[str, str] | None = None) -> None:
     """Converts between `.pth` and `.safetensors`, as the target's ending says.
 
     Args:
       source: see `load`.
-      target: see `save` and `save_torch`.
-      half: see `save`.
+      target, half: see `write`.
       notes: metadata to add to the source's, see `save`.
 
     Raises:
-      ValueError: what `load` and `save` raise; or `half` or `notes` for a `.pth` file.
+      ValueError: what `load` and `write` raise.
       OSError: the file can't be written.
     """
-    to_torch_file = pathlib.Path(target).suffix in _TORCH_SUFFIXES
-    if to_torch_file and (half or notes):
-        raise ValueError(f"weights {target}: half precision and notes are for .safetensors files")
-    model = load(source)
-    if to_torch_file:
-        save_torch(model, target)
-    else:
-        kept = {name: note for name, note in read_metadata(source).items() if name not in _OWN_METADATA}
-        save(model, target, half=half, **{**kept, **(notes or {})})
+    kept = {name: note for name, note in read_metadata(source).items() if name not in _OWN_METADATA}
+    write(load(source), kept, target, half=half, notes=notes)
 
 
 def _digest(tensors):
@@ -183,15 +218,35 @@ def _rounded(path, name, tensor):
     return rounded
 
 
+def _check_description(path, metadata):
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights {path}: expected a name that ends in .safetensors")
+    for name, value in metadata.items():
+        if name in _OWN_METADATA:
+            raise ValueError(f"metadata `{name}` is {_OWN_METADATA[name]}, which is added by itself")
+        if not isinstance(value, str):
+            raise ValueError(f"metadata `{name}` (={value!r}) must be a string")
+    _check_margin(path, metadata)
+
+
+def _check_margin(path, metadata):
+    try:
+        margin.parse(metadata.get("tile_margin", "0"))
+    except ValueError as error:
+        raise ValueError(f"weights {path}: {error}") from None
+
+
 def _read_safetensors(path, only_metadata=False):
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             names = [] if only_metadata else file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            tensors, metadata = {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"weights {path}: not a whole safetensors file ({error})") from None
     except (AttributeError, TypeError):  # bfloat16 and the 8-bit floats, which NumPy lacks
         raise ValueError(f"weights {path}: holds a number type that NumPy lacks, expected float32 or float16") from None
+    _check_margin(path, metadata)
+    return tensors, metadata
 
 
 def _config(path, metadata):

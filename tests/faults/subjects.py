@@ -115,7 +115,8 @@ def weight_file(path, folder):
         return _arrays(nnx.state(weights.load(path), nnx.Param))
 
     output = folder / "converted.safetensors"
-    return cli.main(["convert", str(path), str(output)]), load
+    note = "--note=tile_margin=24"  # or it is measured each time
+    return cli.main(["convert", str(path), str(output), note]), load
 
 
 def _upscale(source, output):

@@ -71,7 +71,7 @@ def test_videos(ending, codec, sound, text, tmp_path):
 @pytest.mark.parametrize("mutate", [mutation.damage, mutation.damage_safetensors_header])
 def test_safetensors(mutate, tmp_path):
     path = tmp_path / "weights.safetensors"
-    weights.save(tiny_network(), path, degradation="bi")
+    weights.save(tiny_network(), path, degradation="bi", tile_margin="24")
     damaged = mutation.mutants([path], COUNT, "safetensors", mutate)
     count("weight_file", tmp_path, damaged, altered=False)
 

@@ -113,7 +113,7 @@ def test_preparation_on_a_full_disk_can_be_made_again(kind, tmp_path):
 @pytest.mark.parametrize("options", [("-o", "size=4k"), READ_ONLY], ids=["full", "read-only"])
 def test_scores_and_weights_that_cannot_be_written(options, tmp_path):
     write_clip(tmp_path / "clips" / "one", synthetic.clip(0, height=32, width=48))
-    weights.save(tiny_network(), tmp_path / "tiny.safetensors")
+    weights.save(tiny_network(), tmp_path / "tiny.safetensors", tile_margin="24")
     disk = tmp_path / "disk"
     with mounted(disk, *options):
         if options != READ_ONLY:

@@ -66,7 +66,7 @@ def test_upscale_folders(name):
 
 @pytest.mark.slow
 def test_weights(name):
-    weights.save(tiny_network(), f"{name}.safetensors")
+    weights.save(tiny_network(), f"{name}.safetensors", tile_margin="24")
     assert cli.main(["convert", "--", f"{name}.safetensors", f"{name}2.safetensors"]) == 0
     assert pathlib.Path(f"{name}.safetensors").read_bytes() == pathlib.Path(f"{name}2.safetensors").read_bytes()
 

@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 
 SHA256 = {
-    "msitf-small": "88bd07f311ff0de44c134fd84121b181d01cfc1cec8988ea35c43693df6b69df",
+    "msitf-small": "41d083a92c42646c711cc506088925de451122239de70c22ac4dd51c04eec59d",
 }
 
 

@@ -1,8 +1,6 @@
 """Trains the network: `python train.py --config=configs/msitf.py --workdir=DIR`; run again, it goes on."""
 
-import logging
 import sys
-import warnings
 
 import absl.logging
 from absl import app, flags
@@ -27,12 +25,9 @@ def main(arguments: list[str]) -> int:
     from jax.errors import JaxRuntimeError
 
     from msitf_jax.cli import out_of_memory
-    from msitf_jax.training import loop
+    from msitf_jax.training import checkpoints, loop
 
-    # Of what fails, which is told below, they print tracebacks.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.unraisablehook = lambda _: None
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    checkpoints.silence_storage()
     try:
         if len(arguments) > 1:
             raise ValueError(f"unexpected argument {arguments[1]!r}: options are written --name=value")

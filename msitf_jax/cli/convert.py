@@ -43,6 +43,7 @@ def _from_checkpoint(folder):
         from msitf_jax.training import checkpoints
     except ImportError:
         raise ValueError(f"checkpoint {folder}: needs Orbax, which `pip install 'msitf-jax[train]'` brings") from None
+    checkpoints.silence_storage()
     return checkpoints.read_weights(folder)
 
 

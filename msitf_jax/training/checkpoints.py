@@ -2,9 +2,12 @@
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import re
+import sys
+import warnings
 import zlib
 from typing import Any
 
@@ -176,6 +179,13 @@ def read_weights(path: FilePath) -> tuple[MSITF, dict[str, str]]:
         return nnx.merge(graph, found[averaged]), metadata
 
 
+def silence_storage() -> None:
+    """For programs, which tell in a sentence what failed: Orbax and its storage print tracebacks of it as well."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
 def _find(path):
     """The checkpoint that a path means, see `read_weights`."""
     if _is_checkpoint(path):
@@ -242,7 +252,7 @@ def _reason(error):
     text = str(error).partition("\n")[0]
     if code := re.search(r"os_error_code='(\d+)'", text):  # the storage tells at length where it was in its own code
         return os.strerror(int(code[1]))
-    return text or type(error).__name__
+    return text.partition(" [tensorstore_spec")[0] or type(error).__name__
 
 
 def abstract(state: TrainState, shardings: TrainState) -> TrainState:

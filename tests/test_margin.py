@@ -91,9 +91,11 @@ def test_the_default_holds_at_the_published_size_for_random_weights_that_see_far
     monkeypatch.setattr(margin, "_WIDTH", 240)
     model = randomised(lambda: MSITF(rngs=nnx.Rngs(0)), scale)
     rng = np.random.default_rng(0)
-    for path, parameter in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+    state = nnx.state(model, nnx.Param)
+    for path, parameter in nnx.to_flat_state(state):
         if "conv_offset" in path:
             parameter[...] = jax.numpy.asarray(np.float32(offsets) * rng.standard_normal(parameter.shape, np.float32))
+    nnx.update(model, state)
     differences = beyond(model, margin._moving_texture(), cut=32)
     assert differences[0] > 50 / 255
     assert differences[margin.DEFAULT :].max() <= margin.TOLERANCE

@@ -1,4 +1,4 @@
-"""Batches for training and clips for validation, from Vimeo-90K or drawn on the spot.
+"""Batches for training and clips for validation, from prepared septuplets or drawn on the spot.
 
 Reading goes through Grain: which clips a batch holds and how they are cropped and turned depends on the seed and the
 batch's number alone, not on threads, hosts or interruptions.
@@ -14,7 +14,7 @@ import grain
 
 from input_pipeline import septuplets, synthetic, transforms
 from input_pipeline.degradation import DEGRADATIONS, SCALE, Degradation
-from input_pipeline.png import read_png
+from input_pipeline.png import png_size, read_png
 
 # Drawing a clip takes far longer than reading one, so drawn clips are kept, up to this much: 64 of the usual size.
 _KEPT_BYTES = 64 * septuplets.LENGTH * 256 * 448 * 3
@@ -25,7 +25,7 @@ class DataConfig:
     """Where clips come from and what becomes of them; `data` of a training configuration.
 
     Attributes:
-      dir: of the prepared Vimeo-90K data set, see `input_pipeline.builders.vimeo90k`; None is synthetic clips.
+      dir: of the prepared septuplets, of Vimeo-90K or of videos, see `input_pipeline.prepare`; None is synthetic clips.
       lr_dir: of low-resolution frames prepared from the same clips: LR_DIR/sequences/KEY/imN.png. None makes them from
         the full-size frames as they are read.
       degradation: how they are made, see `input_pipeline.degradation`.
@@ -111,25 +111,40 @@ def validation_clips(config: DataConfig, count: int) -> collections.abc.Sequence
 
     Args:
       config: `DataConfig`.
-      count: how many: spread evenly over the test split, all of it if it has fewer; or synthetic ones that training
-        never sees.
+      count: how many: spread evenly over the split of `validation_split`, all of it if it has fewer; or synthetic ones
+        that training never sees.
 
     Returns:
       A sequence, read when indexed, of `{"key": str, "low": [4, H // 4, W // 4, 3], "high": [7, H, W, 3]}`, uint8 RGB.
+      Clips of different sizes are cut to the smallest height and width among them, in the middle: devices take batches,
+      and a network is compiled for one size.
 
     Raises:
       ValueError: names the argument or the file; from indexing, a clip that can't be read.
     """
     if count < 0:
         raise ValueError(f"`count` (={count!r}) must be 0 or more")
-    clips = _source(config, "test", count)
+    clips = _source(config, validation_split(config), count)
     count = min(count, len(clips))
     return _WholeClips(config, clips, [number * len(clips) // count for number in range(count)])
 
 
+def validation_split(config: DataConfig) -> str:
+    """Which split training is validated on: val where the prepared set has one, else test.
+
+    Raises:
+      ValueError: no set is prepared in `config.dir`.
+    """
+    if config.dir is None:
+        return "test"
+    from input_pipeline.builders import vimeo90k  # brings TFDS, which synthetic clips do without
+
+    return "val" if vimeo90k.has_split(config.dir, "val") else "test"
+
+
 class _WholeClips(collections.abc.Sequence):
     def __init__(self, config, clips, chosen):
-        self._clips, self._chosen = clips, chosen
+        self._clips, self._chosen, self._from_files = clips, chosen, config.dir is not None
         self._degradation, self._read_inputs = config.degradation, _input_reader(config)
 
     def __len__(self):
@@ -139,12 +154,22 @@ class _WholeClips(collections.abc.Sequence):
         clip = self._clips[self._chosen[index]]
         frames = transforms.decode_clip(clip)
         height, width = (size // SCALE for size in frames[0].shape[:2])
-        whole = (0, 0, height, width)
+        rows, columns = self._common_size or (height, width)
+        window = ((height - rows) // 2, (width - columns) // 2, rows, columns)
         if self._read_inputs is None:
-            low = transforms.degrade_inputs(frames, self._degradation)
+            low = transforms.degrade_inputs(frames, self._degradation, window)
         else:
-            low = transforms.cut(self._read_inputs(clip["key"], (width, height)), whole)
-        return {"key": clip["key"], "low": low, "high": transforms.cut(frames, whole, SCALE)}
+            low = transforms.cut(self._read_inputs(clip["key"], (width, height)), window)
+        return {"key": clip["key"], "low": low, "high": transforms.cut(frames, window, SCALE)}
+
+    @functools.cached_property
+    def _common_size(self):
+        """The smallest height and width of the clips that files hold, in low-resolution pixels; None of drawn ones."""
+        if not self._from_files:
+            return None
+        clips = map(self._clips.__getitem__, self._chosen)
+        sizes = [png_size(clip["frames"][0], f"clip {clip['key']}, frame 1") for clip in clips]
+        return tuple(min(sides) // SCALE for sides in zip(*sizes, strict=True))
 
 
 def _source(config, split, synthetic_clips):

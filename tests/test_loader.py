@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline import loader, prepare, septuplets, synthetic
+from input_pipeline import loader, prepare, septuplets, synthetic, transforms
 from input_pipeline.builders import vimeo90k
 from input_pipeline.degradation import degrade
 from tests.test_transforms import encode
@@ -37,6 +37,7 @@ def source(monkeypatch):
             return super().__getitem__(index)
 
     splits = {split: Source(clip(number, noise) for number in range(CLIPS)) for split in ("train", "test")}
+    monkeypatch.setattr(vimeo90k, "has_split", lambda data_dir, split: split in splits)
     monkeypatch.setattr(vimeo90k, "data_source", lambda data_dir, split: splits[split] if data_dir == "DIR" else None)
     return splits["train"]
 
@@ -199,6 +200,35 @@ def test_validation_clips_are_whole_and_spread_over_the_test_split(source):
     assert clips[1]["high"].shape == (7, 16, 16, 3)
     for low, high in zip(clips[1]["low"], clips[1]["high"][::2], strict=True):
         np.testing.assert_array_equal(low, degrade(high, "bi"))
+
+
+def test_validation_takes_the_split_val_where_there_is_one(source, monkeypatch):
+    config = loader.DataConfig(dir="DIR")
+    assert loader.validation_split(config) == "test"
+    assert loader.validation_split(loader.DataConfig()) == "test"
+    monkeypatch.setattr(vimeo90k, "has_split", lambda data_dir, split: split == "val")
+    opened = []
+    monkeypatch.setattr(vimeo90k, "data_source", lambda data_dir, split: opened.append(split) or source)
+    assert loader.validation_split(config) == "val"
+    assert len(loader.validation_clips(config, 3)) == 3
+    assert opened == ["val"]
+
+
+def test_validation_clips_of_several_sizes_are_cut_to_one_in_the_middle(source, lr_dir):
+    for index, (height, width) in enumerate([(24, 32), (20, 48), (41, 29)]):
+        frames = np.random.default_rng(index).integers(0, 256, (7, height, width, 3), np.uint8)
+        source[index] |= {"frames": [encode(frame) for frame in frames]}
+        for frame, path in zip(frames, septuplets.frame_paths(lr_dir, source[index]["key"]), strict=True):
+            cv2.imwrite(str(path), degrade(frame, "bi")[..., ::-1])
+    for lr in (None, str(lr_dir)):
+        config = loader.DataConfig(dir="DIR", degradation="bi", lr_dir=lr)
+        clips = loader._WholeClips(config, source, [0, 1, 2])
+        assert {clip["high"].shape for clip in clips} == {(7, 20, 28, 3)}
+        for clip, whole, (top, left) in zip(clips, source, [(0, 0), (0, 2), (2, 0)], strict=False):
+            frames = np.stack(transforms.decode_clip(whole))
+            np.testing.assert_array_equal(clip["high"], frames[:, 4 * top :, 4 * left :][:, :20, :28])
+            low = np.stack([degrade(frame, "bi") for frame in frames[::2]])
+            np.testing.assert_array_equal(clip["low"], low[:, top : top + 5, left : left + 7])
 
 
 def test_validation_takes_what_there_is_and_none_if_none_is_wanted(source, lr_dir):

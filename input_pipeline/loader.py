@@ -29,7 +29,11 @@ class DataConfig:
       lr_dir: of low-resolution frames prepared from the same clips: LR_DIR/sequences/KEY/imN.png. None makes them from
         the full-size frames as they are read.
       degradation: how they are made, see `input_pipeline.degradation`.
+      frames: N, how many low-resolution frames a training clip has, 2 to 4; 2N-1 are its truth. Fewer than 4 are some
+        in a row, other ones each time; the rest of the septuplet is not decoded.
       crop: side of the square training crops in low-resolution pixels; 4 times that of the full-size frames.
+      crop_candidates: how many crops are drawn of a clip, of which the one with the most detail and motion is taken
+        (`transforms.activity`); 1 takes what is drawn.
       threads: that read and decode ahead, at least 1.
       synthetic_clips: how many different clips training goes through without `dir`. More than 64 of 448x256 are not all
         kept in memory, and drawing them anew is slow.
@@ -42,7 +46,9 @@ class DataConfig:
     dir: str | None = None
     lr_dir: str | None = None
     degradation: Degradation = "bd_matlab"
+    frames: int = transforms.MAX_INPUTS
     crop: int = 32
+    crop_candidates: int = 1
     threads: int = 2
     synthetic_clips: int = 64
     synthetic_height: int = 256
@@ -51,7 +57,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.degradation not in DEGRADATIONS:
             self._refuse("degradation", f"must be one of {', '.join(DEGRADATIONS)}")
-        for field in ("crop", "threads", "synthetic_clips"):
+        if not 2 <= self.frames <= transforms.MAX_INPUTS:
+            self._refuse("frames", f"must be from 2 to {transforms.MAX_INPUTS}")
+        for field in ("crop", "crop_candidates", "threads", "synthetic_clips"):
             if getattr(self, field) < 1:
                 self._refuse(field, "must be at least 1")
         if self.lr_dir is not None and self.dir is None:
@@ -77,9 +85,10 @@ def train_batches(
       process_count: how many hosts share each batch. Their parts are together what a single host would get.
 
     Returns:
-      A Grain `DatasetIterator` of `{"low": [b, 4, crop, crop, 3], "high": [b, 7, 4 * crop, 4 * crop, 3]}`, uint8 RGB,
-      b = batch_size // process_count. `get_state()` is JSON-serialisable and counts batches: `set_state()` goes on from
-      there, on any number of hosts. A clip that can't be read raises ValueError from `next()`.
+      A Grain `DatasetIterator` of `{"low": [b, N, crop, crop, 3], "high": [b, 2N-1, 4 * crop, 4 * crop, 3]}`, uint8
+      RGB, b = batch_size // process_count, N = `config.frames`. `get_state()` is JSON-serialisable and counts batches:
+      `set_state()` goes on from there, on any number of hosts. A clip that can't be read raises ValueError from
+      `next()`.
 
     Raises:
       ValueError: names the argument or the file.
@@ -95,6 +104,8 @@ def train_batches(
         transforms.training_example,
         crop=config.crop,
         degradation=config.degradation,
+        inputs=config.frames,
+        candidates=config.crop_candidates,
         read_inputs=_input_reader(config),
     )
     dataset = grain.MapDataset.source(clips).seed(seed).shuffle().repeat().random_map(example)
@@ -159,7 +170,7 @@ class _WholeClips(collections.abc.Sequence):
         if self._read_inputs is None:
             low = transforms.degrade_inputs(frames, self._degradation, window)
         else:
-            low = transforms.cut(self._read_inputs(clip["key"], (width, height)), window)
+            low = transforms.cut(self._read_inputs(clip["key"], (width, height), transforms.WHOLE), window)
         return {"key": clip["key"], "low": low, "high": transforms.cut(frames, window, SCALE)}
 
     @functools.cached_property
@@ -209,8 +220,8 @@ def _input_reader(config):
         raise ValueError(f"`data.lr_dir` (={config.lr_dir!r}) must hold sequences/00001/0001/im1.png and so on")
     _check_degradation(root, config.degradation)
 
-    def read(key, size):
-        paths = septuplets.frame_paths(root, key)[transforms.INPUTS]
+    def read(key, size, part):
+        paths = septuplets.frame_paths(root, key)[part][transforms.INPUTS]
         return [transforms.decode(read_png(path, size)[0], f"frame {path}") for path in paths]
 
     return read

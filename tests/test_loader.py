@@ -95,6 +95,22 @@ def test_shapes_and_types(source, batch_size):
     assert batch["low"].dtype == batch["high"].dtype == np.uint8
 
 
+def test_shapes_of_fewer_frames(source):
+    (batch,), _ = batches(1, batch_size=3, frames=2)
+    assert batch["low"].shape == (3, 2, 2, 2, 3)
+    assert batch["high"].shape == (3, 3, 8, 8, 3)
+
+
+@pytest.mark.parametrize("fields", [{"frames": 2}, {"crop_candidates": 4}, {"frames": 3, "crop_candidates": 2}])
+def test_what_is_drawn_besides_is_the_same_whenever_it_is_drawn(source, fields):
+    alone, _ = batches(5, **fields)
+    assert_same(alone, batches(5, threads=5, **fields)[0])
+    _, state = batches(2, **fields)
+    for host in range(2):
+        resumed, _ = batches(3, state=state, process_index=host, process_count=2, **fields)
+        assert_same(resumed, [{name: array[host::2] for name, array in batch.items()} for batch in alone[2:]])
+
+
 def test_every_clip_once_an_epoch_in_another_order_each(source):
     taken, _ = batches(CLIPS, batch_size=3)  # three epochs, batches run across their ends
     order = np.reshape(numbers(taken), (3, CLIPS))
@@ -143,13 +159,14 @@ def test_a_state_can_be_set_again_on_the_same_iterator(source):
         assert_same([next(iterator)], [first])
 
 
+@pytest.mark.parametrize("frames", [2, 3, 4])
 @pytest.mark.parametrize("from_files", [False, True])
-def test_no_frame_is_decoded_that_is_not_used(source, lr_dir, monkeypatch, from_files):
+def test_no_frame_is_decoded_that_is_not_used(source, lr_dir, monkeypatch, from_files, frames):
     decoded, imdecode = [], cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda *arguments: decoded.append(1) or imdecode(*arguments))
-    batches(1, lr_dir=str(lr_dir) if from_files else None)
+    batches(1, lr_dir=str(lr_dir) if from_files else None, frames=frames)
     assert len(source.read) >= 4
-    assert len(decoded) == (11 if from_files else 7) * len(source.read)
+    assert len(decoded) == (2 * frames - 1 + (frames if from_files else 0)) * len(source.read)
 
 
 def test_low_resolution_frames_are_read_from_files(source, lr_dir):
@@ -313,6 +330,9 @@ def test_a_prepared_data_set(tmp_path):
     ("fields", "message"),
     [
         ({"degradation": "bd"}, r"`data\.degradation` \(='bd'\) must be one of bi, bd_matlab, bd_duf"),
+        ({"frames": 1}, r"`data\.frames` \(=1\) must be from 2 to 4"),
+        ({"frames": 5}, r"`data\.frames` \(=5\) must be from 2 to 4"),
+        ({"crop_candidates": 0}, r"`data\.crop_candidates` \(=0\) must be at least 1"),
         ({"crop": 0}, r"`data\.crop` \(=0\) must be at least 1"),
         ({"threads": 0}, r"`data\.threads` \(=0\) must be at least 1"),
         ({"synthetic_clips": 0}, r"`data\.synthetic_clips` \(=0\) must be at least 1"),

@@ -319,6 +319,27 @@ def test_a_second_run_tells_of_other_videos_and_options(footage, tmp_path, capsy
     assert [clip["key"][0] for clip in vimeo90k.data_source(tmp_path / "data", "train")] == ["d"] * 5
 
 
+def test_videos_whose_preparation_was_killed_are_prepared_anew(footage, tmp_path):
+    flags = ["videos", str(footage), "--val=b", "--test=c"]
+    staging = tmp_path / "data" / "vimeo90k" / "incomplete.prepare"
+    film(footage / "d.mkv", pan(4) * 500)  # takes long enough to be killed in
+    command = [*COMMAND, *flags, f"--data_dir={tmp_path / 'data'}"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not (staging / "frames" / "d").is_dir():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    assert any(path.is_file() for path in staging.rglob("*.png"))
+    with pytest.raises(ValueError, match="holds no prepared vimeo90k"):
+        vimeo90k.data_source(tmp_path / "data", "train")
+    film(footage / "d.mkv", pan(20))
+    for folder in ("data", "whole"):
+        assert prepare.main([*flags, f"--data_dir={tmp_path / folder}"]) == 0
+    assert content(tmp_path / "data") == content(tmp_path / "whole")
+
+
 def test_videos_that_cannot_be_prepared_are_named_and_nothing_is_left(footage, tmp_path, capsys):
     assert run("videos", str(footage), data_dir=tmp_path / "data", val="x") == 2
     assert capsys.readouterr().err.splitlines()[-1] == (

@@ -23,11 +23,14 @@ def main():
     parser.add_argument("--lr_dir", help="low-resolution frames prepared from the same clips")
     parser.add_argument("--lr_degradation", default="bd_matlab", help="what they were prepared by")
     parser.add_argument("--crop", type=int, default=32)
+    parser.add_argument("--frames", type=int, default=4, help="that go in")
+    parser.add_argument("--crop_candidates", type=int, default=1)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batches", type=int, default=20, help=f"timed of each row in each of {ROUNDS} rounds")
     options = parser.parse_args()
-    print(f"crop {options.crop}, batches of {options.batch_size}, {options.threads} threads")
+    crops = f"{options.frames} frames, crop {options.crop}, best of {options.crop_candidates}"
+    print(f"{crops}, batches of {options.batch_size}, {options.threads} threads")
     rows = list(_rows(options))
     taken = {name: [] for name, *_ in rows}
     for seed in range(ROUNDS):
@@ -59,7 +62,8 @@ def _cut_inputs(frames, _, window):
 
 def _seconds(options, seed, data):
     """(Wall, CPU) seconds of `options.batches` batches, after those that fill the buffer or wait for the last row's."""
-    config = loader.DataConfig(crop=options.crop, threads=options.threads, **data)
+    crops = {"crop": options.crop, "frames": options.frames, "crop_candidates": options.crop_candidates}
+    config = loader.DataConfig(threads=options.threads, **crops, **data)
     batches = loader.train_batches(config, seed=seed, batch_size=options.batch_size)
     for _ in range(2 * options.threads + 1):
         next(batches)

@@ -36,7 +36,9 @@ def get_config() -> config_dict.ConfigDict:
     config.data.dir = config_dict.placeholder(str)  # prepared Vimeo-90K; without it, synthetic clips
     config.data.lr_dir = config_dict.placeholder(str)  # prepared low-resolution frames; without it, made on the fly
     config.data.degradation = "bd_matlab"
+    config.data.frames = 4  # that go in; 2 are any pair of neighbors of these, and three are the truth
     config.data.crop = 32  # low-resolution pixels
+    config.data.crop_candidates = 1  # of more the crop with the most detail and motion is taken
     config.data.threads = 2
     config.data.synthetic_clips = 64
     config.data.synthetic_height = 256

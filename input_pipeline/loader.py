@@ -1,4 +1,4 @@
-"""Batches for training and clips for validation, from Vimeo-90K or drawn on the spot.
+"""Batches for training and clips for validation, from prepared septuplets or drawn on the spot.
 
 Reading goes through Grain: which clips a batch holds and how they are cropped and turned depends on the seed and the
 batch's number alone, not on threads, hosts or interruptions.
@@ -14,7 +14,7 @@ import grain
 
 from input_pipeline import septuplets, synthetic, transforms
 from input_pipeline.degradation import DEGRADATIONS, SCALE, Degradation
-from input_pipeline.png import read_png
+from input_pipeline.png import png_size, read_png
 
 # Drawing a clip takes far longer than reading one, so drawn clips are kept, up to this much: 64 of the usual size.
 _KEPT_BYTES = 64 * septuplets.LENGTH * 256 * 448 * 3
@@ -25,11 +25,15 @@ class DataConfig:
     """Where clips come from and what becomes of them; `data` of a training configuration.
 
     Attributes:
-      dir: of the prepared Vimeo-90K data set, see `input_pipeline.builders.vimeo90k`; None is synthetic clips.
+      dir: of the prepared septuplets, of Vimeo-90K or of videos, see `input_pipeline.prepare`; None is synthetic clips.
       lr_dir: of low-resolution frames prepared from the same clips: LR_DIR/sequences/KEY/imN.png. None makes them from
         the full-size frames as they are read.
       degradation: how they are made, see `input_pipeline.degradation`.
+      frames: N, how many low-resolution frames a training clip has, 2 to 4; 2N-1 are its truth. Fewer than 4 are some
+        in a row, other ones each time; the rest of the septuplet is not decoded.
       crop: side of the square training crops in low-resolution pixels; 4 times that of the full-size frames.
+      crop_candidates: how many crops are drawn of a clip, of which the one with the most detail and motion is taken
+        (`transforms.activity`); 1 takes what is drawn.
       threads: that read and decode ahead, at least 1.
       synthetic_clips: how many different clips training goes through without `dir`. More than 64 of 448x256 are not all
         kept in memory, and drawing them anew is slow.
@@ -42,7 +46,9 @@ class DataConfig:
     dir: str | None = None
     lr_dir: str | None = None
     degradation: Degradation = "bd_matlab"
+    frames: int = transforms.MAX_INPUTS
     crop: int = 32
+    crop_candidates: int = 1
     threads: int = 2
     synthetic_clips: int = 64
     synthetic_height: int = 256
@@ -51,7 +57,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.degradation not in DEGRADATIONS:
             self._refuse("degradation", f"must be one of {', '.join(DEGRADATIONS)}")
-        for field in ("crop", "threads", "synthetic_clips"):
+        if not 2 <= self.frames <= transforms.MAX_INPUTS:
+            self._refuse("frames", f"must be from 2 to {transforms.MAX_INPUTS}")
+        for field in ("crop", "crop_candidates", "threads", "synthetic_clips"):
             if getattr(self, field) < 1:
                 self._refuse(field, "must be at least 1")
         if self.lr_dir is not None and self.dir is None:
@@ -77,9 +85,10 @@ def train_batches(
       process_count: how many hosts share each batch. Their parts are together what a single host would get.
 
     Returns:
-      A Grain `DatasetIterator` of `{"low": [b, 4, crop, crop, 3], "high": [b, 7, 4 * crop, 4 * crop, 3]}`, uint8 RGB,
-      b = batch_size // process_count. `get_state()` is JSON-serialisable and counts batches: `set_state()` goes on from
-      there, on any number of hosts. A clip that can't be read raises ValueError from `next()`.
+      A Grain `DatasetIterator` of `{"low": [b, N, crop, crop, 3], "high": [b, 2N-1, 4 * crop, 4 * crop, 3]}`, uint8
+      RGB, b = batch_size // process_count, N = `config.frames`. `get_state()` is JSON-serialisable and counts batches:
+      `set_state()` goes on from there, on any number of hosts. A clip that can't be read raises ValueError from
+      `next()`.
 
     Raises:
       ValueError: names the argument or the file.
@@ -95,6 +104,8 @@ def train_batches(
         transforms.training_example,
         crop=config.crop,
         degradation=config.degradation,
+        inputs=config.frames,
+        candidates=config.crop_candidates,
         read_inputs=_input_reader(config),
     )
     dataset = grain.MapDataset.source(clips).seed(seed).shuffle().repeat().random_map(example)
@@ -111,25 +122,40 @@ def validation_clips(config: DataConfig, count: int) -> collections.abc.Sequence
 
     Args:
       config: `DataConfig`.
-      count: how many: spread evenly over the test split, all of it if it has fewer; or synthetic ones that training
-        never sees.
+      count: how many: spread evenly over the split of `validation_split`, all of it if it has fewer; or synthetic ones
+        that training never sees.
 
     Returns:
       A sequence, read when indexed, of `{"key": str, "low": [4, H // 4, W // 4, 3], "high": [7, H, W, 3]}`, uint8 RGB.
+      Clips of different sizes are cut to the smallest height and width among them, in the middle: devices take batches,
+      and a network is compiled for one size.
 
     Raises:
       ValueError: names the argument or the file; from indexing, a clip that can't be read.
     """
     if count < 0:
         raise ValueError(f"`count` (={count!r}) must be 0 or more")
-    clips = _source(config, "test", count)
+    clips = _source(config, validation_split(config), count)
     count = min(count, len(clips))
     return _WholeClips(config, clips, [number * len(clips) // count for number in range(count)])
 
 
+def validation_split(config: DataConfig) -> str:
+    """Which split training is validated on: val where the prepared set has one, else test.
+
+    Raises:
+      ValueError: no set is prepared in `config.dir`.
+    """
+    if config.dir is None:
+        return "test"
+    from input_pipeline.builders import vimeo90k  # brings TFDS, which synthetic clips do without
+
+    return "val" if vimeo90k.has_split(config.dir, "val") else "test"
+
+
 class _WholeClips(collections.abc.Sequence):
     def __init__(self, config, clips, chosen):
-        self._clips, self._chosen = clips, chosen
+        self._clips, self._chosen, self._from_files = clips, chosen, config.dir is not None
         self._degradation, self._read_inputs = config.degradation, _input_reader(config)
 
     def __len__(self):
@@ -139,12 +165,22 @@ class _WholeClips(collections.abc.Sequence):
         clip = self._clips[self._chosen[index]]
         frames = transforms.decode_clip(clip)
         height, width = (size // SCALE for size in frames[0].shape[:2])
-        whole = (0, 0, height, width)
+        rows, columns = self._common_size or (height, width)
+        window = ((height - rows) // 2, (width - columns) // 2, rows, columns)
         if self._read_inputs is None:
-            low = transforms.degrade_inputs(frames, self._degradation)
+            low = transforms.degrade_inputs(frames, self._degradation, window)
         else:
-            low = transforms.cut(self._read_inputs(clip["key"], (width, height)), whole)
-        return {"key": clip["key"], "low": low, "high": transforms.cut(frames, whole, SCALE)}
+            low = transforms.cut(self._read_inputs(clip["key"], (width, height), transforms.WHOLE), window)
+        return {"key": clip["key"], "low": low, "high": transforms.cut(frames, window, SCALE)}
+
+    @functools.cached_property
+    def _common_size(self):
+        """The smallest height and width of the clips that files hold, in low-resolution pixels; None of drawn ones."""
+        if not self._from_files:
+            return None
+        clips = map(self._clips.__getitem__, self._chosen)
+        sizes = [png_size(clip["frames"][0], f"clip {clip['key']}, frame 1") for clip in clips]
+        return tuple(min(sides) // SCALE for sides in zip(*sizes, strict=True))
 
 
 def _source(config, split, synthetic_clips):
@@ -184,8 +220,8 @@ def _input_reader(config):
         raise ValueError(f"`data.lr_dir` (={config.lr_dir!r}) must hold sequences/00001/0001/im1.png and so on")
     _check_degradation(root, config.degradation)
 
-    def read(key, size):
-        paths = septuplets.frame_paths(root, key)[transforms.INPUTS]
+    def read(key, size, part):
+        paths = septuplets.frame_paths(root, key)[part][transforms.INPUTS]
         return [transforms.decode(read_png(path, size)[0], f"frame {path}") for path in paths]
 
     return read

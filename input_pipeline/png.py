@@ -1,18 +1,33 @@
-"""PNG frames on disk: their order in a folder, and a check that finds damage without decoding."""
+"""PNG frames on disk: their order in a folder, a check that finds damage without decoding, and two ways to encode."""
 
 import pathlib
 import re
 import struct
 import zlib
 
+import cv2
+import numpy as np
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RGB = 2
+# Measured on frames of 448x256: 345 kB, decoded in 0.25 ms, and 160 kB, decoded in 2.2 ms. Of all filters "average"
+# gives the smallest files; higher levels take up to ten times as long for a tenth.
+_UNCOMPRESSED = (cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
+_COMPRESSED = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG)
 _COLOURS = {0: "grey", _RGB: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 
 
 def frame_order(path: pathlib.Path) -> tuple[list[int | str], str]:
     """A sort key by the numbers in a file's name: im2.png comes before im10.png, 1.png after 01.png."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)], path.name
+
+
+def png_size(content: bytes, name: str) -> tuple[int, int]:
+    """(height, width) in the first bytes of a PNG file; raises ValueError with `name` if they are not such bytes."""
+    if len(content) < 24 or content[:8] != _SIGNATURE or content[12:16] != b"IHDR":
+        raise ValueError(f"{name}: not a PNG image")
+    width, height = struct.unpack_from(">II", content, 16)
+    return height, width
 
 
 def read_png(path: pathlib.Path, size: tuple[int, int] | None = None) -> tuple[bytes, tuple[int, int]]:
@@ -42,6 +57,20 @@ def read_png(path: pathlib.Path, size: tuple[int, int] | None = None) -> tuple[b
     if size is not None and (width, height) != size:
         raise ValueError(f"frame {path}: is {width}x{height}, expected {size[0]}x{size[1]}")
     return content, (width, height)
+
+
+def encode_png(frame: np.ndarray, uncompressed: bool = False) -> bytes:
+    """A PNG file of a `[H, W, 3]` uint8 RGB frame.
+
+    Args:
+      frame: the frame.
+      uncompressed: store the pixels as they are: about twice the bytes, decoded in a ninth of the time.
+
+    Returns:
+      The file's bytes.
+    """
+    _, content = cv2.imencode(".png", frame[..., ::-1], _UNCOMPRESSED if uncompressed else _COMPRESSED)
+    return content.tobytes()
 
 
 def _header(content, path):

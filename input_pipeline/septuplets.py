@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Mapping, Sequence
 
 LISTS = {
     "train": "sep_trainlist.txt",
@@ -70,6 +71,37 @@ def read_list(root: str | os.PathLike[str], split: str) -> list[str]:
     if not keys:
         raise ValueError(f"{path}: is empty, expected a septuplet a line, such as 00001/0001")
     return list(keys)
+
+
+def with_val(splits: Mapping[str, Sequence[str]], val: Sequence[str]) -> dict[str, list[str]]:
+    """Moves whole clips out of train.
+
+    Args:
+      splits: `{split: keys}`, see `read_lists`.
+      val: clips, the first parts of keys of train: "00016" is all of "00016/0001", "00016/0002" and so on.
+
+    Returns:
+      `{split: keys}` with "val" after "train", in the order of the list.
+
+    Raises:
+      ValueError: a clip of which train has no septuplet, or none left to train with.
+    """
+    moved = set(val)
+    unknown = sorted(moved - {clip_of(key) for key in splits["train"]})
+    if unknown:
+        raise ValueError(f"`val` (={unknown[0]!r}) must name clips of {LISTS['train']}, such as '00001'")
+    kept = [key for key in splits["train"] if clip_of(key) not in moved]
+    if not kept:
+        raise ValueError(f"`val` (={','.join(val)!r}) must leave clips of {LISTS['train']} to train with")
+    if not moved:
+        return {split: list(keys) for split, keys in splits.items()}
+    chosen = [key for key in splits["train"] if clip_of(key) in moved]
+    return {"train": kept, "val": chosen, **{split: list(keys) for split, keys in splits.items() if split != "train"}}
+
+
+def clip_of(key: str) -> str:
+    """Which clip a septuplet is of: "00016/0003" -> "00016"."""
+    return key.rpartition("/")[0]
 
 
 def frame_paths(root: str | os.PathLike[str], key: str) -> list[pathlib.Path]:

@@ -1,8 +1,9 @@
 """What happens to one clip between the disk and the batch: decoding, cropping, augmentation.
 
 A clip is seven frames, im1 to im7 of a Vimeo-90K septuplet. The first, third, fifth and seventh are what a network is
-given, at a fourth of the size; all seven are the truth. Low-resolution frames are made before augmentation, as the
-published code does: `bd_duf` does not commute with flips, so afterwards they would be others.
+given, at a fourth of the size; all seven are the truth. Training may take a part that begins and ends with an input,
+such as the third to the fifth. Low-resolution frames are made before augmentation, as the published code does:
+`bd_duf` does not commute with flips, so afterwards they would be others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,10 @@ from input_pipeline.degradation import SCALE, Degradation, degrade
 
 Frame: TypeAlias = npt.NDArray[np.uint8]  # also several of them: [N, H, W, 3]
 Window: TypeAlias = tuple[int, int, int, int]  # top, left, height, width
-ReadInputs: TypeAlias = Callable[[str, tuple[int, int]], list[Frame]]
+ReadInputs: TypeAlias = Callable[[str, tuple[int, int], slice], list[Frame]]
 INPUTS = slice(None, None, 2)
+MAX_INPUTS = 4
+WHOLE = slice(0, 2 * MAX_INPUTS - 1)
 
 
 def decode(content: bytes, name: str) -> Frame:
@@ -31,20 +34,21 @@ def decode(content: bytes, name: str) -> Frame:
     return frame  # type: ignore[return-value]  # OpenCV's hints leave the type of the pixels open
 
 
-def decode_clip(clip: Mapping[str, Any]) -> list[Frame]:
-    """The seven frames of a source's clip.
+def decode_clip(clip: Mapping[str, Any], part: slice = WHOLE) -> list[Frame]:
+    """The seven frames of a source's clip, or some in a row.
 
     Args:
       clip: `{"key": str, "frames": seven image files as bytes}`; or arrays already, which are passed through.
+      part: which frames, a slice of them; the others are not decoded.
 
     Returns:
-      A list of seven `[H, W, 3]` uint8 RGB arrays of one size.
+      A list of seven `[H, W, 3]` uint8 RGB arrays of one size, or of those of `part`.
 
     Raises:
       ValueError: names the clip and the frame that is unreadable or of another size than the first.
     """
-    frames = []
-    for number, frame in enumerate(clip["frames"], start=1):
+    frames: list[Frame] = []
+    for number, frame in enumerate(clip["frames"][part], start=part.start + 1):
         name = f"clip {clip['key']}, frame {number}"
         frame = decode(frame, name) if isinstance(frame, bytes) else frame
         frames.append(frame)
@@ -59,6 +63,36 @@ def random_window(rng: np.random.Generator, height: int, width: int, crop: int) 
     return int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1)), crop, crop
 
 
+def random_part(rng: np.random.Generator, inputs: int) -> slice:
+    """The frames of a clip that so many inputs in a row span, 2 to 4: any such part is as likely. Four draw nothing."""
+    starts = MAX_INPUTS - inputs + 1
+    start = 2 * int(rng.integers(starts)) if starts > 1 else 0
+    return slice(start, start + 2 * inputs - 1)
+
+
+def activity(frames: Sequence[Frame], window: Window) -> float:
+    """How much there is to learn from a window: detail and motion, in levels of 255.
+
+    The mean absolute difference between pixels beside each other plus that between two frames. The former is what the
+    downscaling takes away; the latter is large only where something with detail moves. Their sum needs no weights, and
+    a part that has much of only one is not lost. Green stands for brightness, and every other pixel for its neighbors.
+
+    Args:
+      frames: `[H, W, 3]` uint8, at least two; the middle one and the next are looked at.
+      window: (top, left, height, width) in low-resolution pixels, at least 2x2.
+
+    Returns:
+      At least 0.
+    """
+    top, left, height, width = (SCALE * number for number in window)
+    middle, after = (
+        frame[top : top + height : 2, left : left + width : 2, 1].astype(np.int16)
+        for frame in frames[len(frames) // 2 : len(frames) // 2 + 2]
+    )
+    differences = middle[1:] - middle[:-1], middle[:, 1:] - middle[:, :-1], after - middle
+    return float(sum(np.abs(difference).mean() for difference in differences))
+
+
 def cut(frames: Sequence[Frame], window: Window, scale: int = 1) -> Frame:
     """The part of each `[H, W, 3]` frame in a window of (top, left, height, width) times `scale`: `[N, h, w, 3]`."""
     top, left, height, width = (scale * number for number in window)
@@ -66,7 +100,10 @@ def cut(frames: Sequence[Frame], window: Window, scale: int = 1) -> Frame:
 
 
 def degrade_inputs(frames: Sequence[Frame], degradation: Degradation, window: Window | None = None) -> Frame:
-    """The low-resolution inputs of seven `[H, W, 3]` frames, or a window of them: `[4, h, w, 3]`, see `degrade`."""
+    """The low-resolution inputs of seven `[H, W, 3]` frames, or a window of them: `[4, h, w, 3]`, see `degrade`.
+
+    Of a part of a clip that begins and ends with an input, likewise.
+    """
     return np.stack([degrade(frame, degradation, window=window) for frame in frames[INPUTS]])
 
 
@@ -93,6 +130,8 @@ def training_example(
     *,
     crop: int,
     degradation: Degradation,
+    inputs: int = MAX_INPUTS,
+    candidates: int = 1,
     read_inputs: ReadInputs | None = None,
 ) -> dict[str, Frame]:
     """Crops and augments a clip at random.
@@ -102,26 +141,30 @@ def training_example(
       rng: NumPy generator; what is drawn depends on it alone.
       crop: side of the square crop in low-resolution pixels.
       degradation: see `degrade`.
-      read_inputs: `(key, (width, height)) -> four [height, width, 3] uint8 frames` to use instead of degraded ones, or
-        None.
+      inputs: N, how many frames go in, 2 to 4: all, or some in a row, of which any are as likely.
+      candidates: how many windows are drawn, of which the one with the most `activity` is taken.
+      read_inputs: `(key, (width, height), part) -> N [height, width, 3] uint8 frames` to use instead of degraded ones,
+        where `part` is the slice of the clip's frames that is used; or None.
 
     Returns:
-      `{"low": [4, crop, crop, 3], "high": [7, 4 * crop, 4 * crop, 3]}`, uint8 RGB. "low" is, to the byte, a part of
+      `{"low": [N, crop, crop, 3], "high": [2N-1, 4 * crop, 4 * crop, 3]}`, uint8 RGB. "low" is, to the byte, a part of
       what whole frames give.
 
     Raises:
       ValueError: names a clip whose frames are unreadable, of different sizes or smaller than the crop.
     """
-    frames = decode_clip(clip)
+    part = random_part(rng, inputs)
+    frames = decode_clip(clip, part)
     height, width = (size // SCALE for size in frames[0].shape[:2])
     if min(height, width) < crop:
         shape = f"{frames[0].shape[1]}x{frames[0].shape[0]}"
         raise ValueError(f"clip {clip['key']}: is {shape}, expected at least {SCALE * crop} pixels each way, 4 `crop`")
-    window = random_window(rng, height, width, crop)
+    windows = [random_window(rng, height, width, crop) for _ in range(candidates)]
+    window = max(windows, key=lambda window: activity(frames, window)) if candidates > 1 else windows[0]
     if read_inputs is None:
         low = degrade_inputs(frames, degradation, window)
     else:
-        low = cut(read_inputs(clip["key"], (width, height)), window)
+        low = cut(read_inputs(clip["key"], (width, height), part), window)
     names = ("reverse", "mirror", "flip", "transpose")
     turns = dict(zip(names, rng.random(4) < 0.5, strict=True))
     example = {"low": low, "high": cut(frames, window, SCALE)}

@@ -35,7 +35,7 @@ ARROWS = {
 }
 # Files, or what the names of files begin with, that may import a library; whatever is not here may be anywhere.
 LIBRARIES = {
-    "av": ("msitf_jax/video/", "msitf_jax/cli/info.py"),
+    "av": ("msitf_jax/video/", "msitf_jax/cli/info.py", "input_pipeline/videos.py"),
     "array_record": ("input_pipeline/builders/",),
     "clu": ("msitf_jax/training/",),
     "flax": ("msitf_jax/",),

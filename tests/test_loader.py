@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline import loader, prepare, septuplets, synthetic
+from input_pipeline import loader, prepare, septuplets, synthetic, transforms
 from input_pipeline.builders import vimeo90k
 from input_pipeline.degradation import degrade
 from tests.test_transforms import encode
@@ -37,6 +37,7 @@ def source(monkeypatch):
             return super().__getitem__(index)
 
     splits = {split: Source(clip(number, noise) for number in range(CLIPS)) for split in ("train", "test")}
+    monkeypatch.setattr(vimeo90k, "has_split", lambda data_dir, split: split in splits)
     monkeypatch.setattr(vimeo90k, "data_source", lambda data_dir, split: splits[split] if data_dir == "DIR" else None)
     return splits["train"]
 
@@ -94,6 +95,22 @@ def test_shapes_and_types(source, batch_size):
     assert batch["low"].dtype == batch["high"].dtype == np.uint8
 
 
+def test_shapes_of_fewer_frames(source):
+    (batch,), _ = batches(1, batch_size=3, frames=2)
+    assert batch["low"].shape == (3, 2, 2, 2, 3)
+    assert batch["high"].shape == (3, 3, 8, 8, 3)
+
+
+@pytest.mark.parametrize("fields", [{"frames": 2}, {"crop_candidates": 4}, {"frames": 3, "crop_candidates": 2}])
+def test_what_is_drawn_besides_is_the_same_whenever_it_is_drawn(source, fields):
+    alone, _ = batches(5, **fields)
+    assert_same(alone, batches(5, threads=5, **fields)[0])
+    _, state = batches(2, **fields)
+    for host in range(2):
+        resumed, _ = batches(3, state=state, process_index=host, process_count=2, **fields)
+        assert_same(resumed, [{name: array[host::2] for name, array in batch.items()} for batch in alone[2:]])
+
+
 def test_every_clip_once_an_epoch_in_another_order_each(source):
     taken, _ = batches(CLIPS, batch_size=3)  # three epochs, batches run across their ends
     order = np.reshape(numbers(taken), (3, CLIPS))
@@ -142,13 +159,14 @@ def test_a_state_can_be_set_again_on_the_same_iterator(source):
         assert_same([next(iterator)], [first])
 
 
+@pytest.mark.parametrize("frames", [2, 3, 4])
 @pytest.mark.parametrize("from_files", [False, True])
-def test_no_frame_is_decoded_that_is_not_used(source, lr_dir, monkeypatch, from_files):
+def test_no_frame_is_decoded_that_is_not_used(source, lr_dir, monkeypatch, from_files, frames):
     decoded, imdecode = [], cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda *arguments: decoded.append(1) or imdecode(*arguments))
-    batches(1, lr_dir=str(lr_dir) if from_files else None)
+    batches(1, lr_dir=str(lr_dir) if from_files else None, frames=frames)
     assert len(source.read) >= 4
-    assert len(decoded) == (11 if from_files else 7) * len(source.read)
+    assert len(decoded) == (2 * frames - 1 + (frames if from_files else 0)) * len(source.read)
 
 
 def test_low_resolution_frames_are_read_from_files(source, lr_dir):
@@ -199,6 +217,35 @@ def test_validation_clips_are_whole_and_spread_over_the_test_split(source):
     assert clips[1]["high"].shape == (7, 16, 16, 3)
     for low, high in zip(clips[1]["low"], clips[1]["high"][::2], strict=True):
         np.testing.assert_array_equal(low, degrade(high, "bi"))
+
+
+def test_validation_takes_the_split_val_where_there_is_one(source, monkeypatch):
+    config = loader.DataConfig(dir="DIR")
+    assert loader.validation_split(config) == "test"
+    assert loader.validation_split(loader.DataConfig()) == "test"
+    monkeypatch.setattr(vimeo90k, "has_split", lambda data_dir, split: split == "val")
+    opened = []
+    monkeypatch.setattr(vimeo90k, "data_source", lambda data_dir, split: opened.append(split) or source)
+    assert loader.validation_split(config) == "val"
+    assert len(loader.validation_clips(config, 3)) == 3
+    assert opened == ["val"]
+
+
+def test_validation_clips_of_several_sizes_are_cut_to_one_in_the_middle(source, lr_dir):
+    for index, (height, width) in enumerate([(24, 32), (20, 48), (41, 29)]):
+        frames = np.random.default_rng(index).integers(0, 256, (7, height, width, 3), np.uint8)
+        source[index] |= {"frames": [encode(frame) for frame in frames]}
+        for frame, path in zip(frames, septuplets.frame_paths(lr_dir, source[index]["key"]), strict=True):
+            cv2.imwrite(str(path), degrade(frame, "bi")[..., ::-1])
+    for lr in (None, str(lr_dir)):
+        config = loader.DataConfig(dir="DIR", degradation="bi", lr_dir=lr)
+        clips = loader._WholeClips(config, source, [0, 1, 2])
+        assert {clip["high"].shape for clip in clips} == {(7, 20, 28, 3)}
+        for clip, whole, (top, left) in zip(clips, source, [(0, 0), (0, 2), (2, 0)], strict=False):
+            frames = np.stack(transforms.decode_clip(whole))
+            np.testing.assert_array_equal(clip["high"], frames[:, 4 * top :, 4 * left :][:, :20, :28])
+            low = np.stack([degrade(frame, "bi") for frame in frames[::2]])
+            np.testing.assert_array_equal(clip["low"], low[:, top : top + 5, left : left + 7])
 
 
 def test_validation_takes_what_there_is_and_none_if_none_is_wanted(source, lr_dir):
@@ -283,6 +330,9 @@ def test_a_prepared_data_set(tmp_path):
     ("fields", "message"),
     [
         ({"degradation": "bd"}, r"`data\.degradation` \(='bd'\) must be one of bi, bd_matlab, bd_duf"),
+        ({"frames": 1}, r"`data\.frames` \(=1\) must be from 2 to 4"),
+        ({"frames": 5}, r"`data\.frames` \(=5\) must be from 2 to 4"),
+        ({"crop_candidates": 0}, r"`data\.crop_candidates` \(=0\) must be at least 1"),
         ({"crop": 0}, r"`data\.crop` \(=0\) must be at least 1"),
         ({"threads": 0}, r"`data\.threads` \(=0\) must be at least 1"),
         ({"synthetic_clips": 0}, r"`data\.synthetic_clips` \(=0\) must be at least 1"),

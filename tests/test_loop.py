@@ -62,6 +62,22 @@ def test_a_run_learns_and_logs_under_the_documented_names():
     assert checkpoint_steps(workdir) == [2, 4, 6]
 
 
+def test_a_run_on_pairs_of_frames_and_picked_crops(tmp_path, capsys):
+    changes = {"data.frames": 2, "data.crop_candidates": 3, "num_train_steps": 2, "log_every": 1}
+    # A step of its own, as others look at how often theirs is compiled.
+    changes["optimizer.b1"] = 0.8
+    state, scores = train(tmp_path, **changes)
+    assert int(state.step) == 2
+    losses = [
+        record["train/loss"] for record in writers.read_metrics(tmp_path / "metrics.jsonl") if "train/loss" in record
+    ]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    # Validation is on whole clips as ever, and says of which split.
+    said = capsys.readouterr()
+    assert f"step 2: 1 validation clips (test), PSNR-Y {scores['psnr_y']:.3f} dB" in said.out + said.err
+
+
 def test_a_run_leaves_a_report_and_a_table_of_parameters():
     workdir, state, _ = uninterrupted()
     assert cv2.imread(str(workdir / "report.png")).shape[1] >= 1600

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline.png import frame_order, read_png
+from input_pipeline.png import encode_png, frame_order, png_size, read_png
 
 
 def write_png(path, shape=(6, 8, 3), dtype=np.uint8):
@@ -61,3 +61,20 @@ def test_what_is_no_file_is_named(tmp_path):
 def test_numbers_decide_the_order():
     names = ["im10.png", "im2.png", "im1.png", "a.png"]
     assert sorted(map(pathlib.Path, names), key=frame_order) == [*map(pathlib.Path, ["a.png", *names[2::-1]])]
+
+
+@pytest.mark.parametrize("uncompressed", [False, True])
+def test_what_is_encoded_is_decoded_alike(uncompressed, tmp_path):
+    frame = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    (tmp_path / "a.png").write_bytes(encode_png(frame, uncompressed))
+    content, size = read_png(tmp_path / "a.png")
+    assert (size, png_size(content, "a")) == ((40, 30), (30, 40))
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], frame)
+    flat = len(encode_png(np.zeros_like(frame), uncompressed))
+    assert flat > 3600 if uncompressed else flat < 360
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", encode_png(np.zeros((2, 2, 3), np.uint8))[:20]])
+def test_what_has_no_size_is_named(content):
+    with pytest.raises(ValueError, match=r"^clip 1, frame 1: not a PNG image$"):
+        png_size(content, "clip 1, frame 1")

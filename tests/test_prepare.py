@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from input_pipeline import prepare, septuplets
+from input_pipeline import loader, prepare, septuplets, transforms
 from input_pipeline.builders import vimeo90k
 from input_pipeline.degradation import DEGRADATIONS, degrade
 from input_pipeline.locking import alone_in
 from tests.test_septuplets import write_vimeo
+from tests.test_videos import film, pan
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "input_pipeline.prepare"]
@@ -90,6 +91,42 @@ def test_a_second_run_changes_nothing_and_tells_of_changed_lists(raw, tmp_path, 
     assert run("vimeo90k", "--overwrite", manual_dir=raw, data_dir=tmp_path / "data") == 0
     assert [len(vimeo90k.data_source(tmp_path / "data", split)) for split in ("train", "test_fast")] == [1, 1]
     assert [path.name for path in (tmp_path / "data" / "vimeo90k").iterdir()] == ["1.0.0"]
+
+
+def test_clips_for_validation_are_moved_and_recorded(raw, tmp_path, capsys):
+    write_vimeo(raw, train=[*TRAIN, "00003/0001", "00003/0002"])
+    assert run("vimeo90k", manual_dir=raw, data_dir=tmp_path / "data", val="00003") == 0
+    assert "wrote train 2, val 2, test 1 clips" in capsys.readouterr().out
+    for split, keys in (("train", TRAIN), ("val", ["00003/0001", "00003/0002"]), ("test", TEST)):
+        assert [clip["key"] for clip in vimeo90k.data_source(tmp_path / "data", split)] == keys
+        assert vimeo90k.has_split(tmp_path / "data", split)
+    assert not vimeo90k.has_split(tmp_path / "data", "test_slow")
+
+    assert run("vimeo90k", manual_dir=raw, data_dir=tmp_path / "data", val="00003") == 0
+    assert capsys.readouterr().err == ""
+    for flags in ({}, {"val": "00001"}):
+        assert run("vimeo90k", manual_dir=raw, data_dir=tmp_path / "data", **flags) == 0
+        changed = f"{raw} with these options differs from what it was made from in train, val; --overwrite makes it an"
+        assert changed in capsys.readouterr().err
+    assert run("vimeo90k", manual_dir=raw, data_dir=tmp_path / "other", val="00009") == 2
+    assert capsys.readouterr().err == (
+        "prepare vimeo90k: `val` (='00009') must name clips of sep_trainlist.txt, such as '00001'\n"
+    )
+    assert not (tmp_path / "other").exists()
+
+
+def test_uncompressed_frames_are_the_same_pixels(raw, tmp_path, capsys):
+    run("vimeo90k", manual_dir=raw, data_dir=tmp_path / "data")
+    assert run("vimeo90k", "--uncompressed", manual_dir=raw, data_dir=tmp_path / "large") == 0
+    sources = [vimeo90k.data_source(tmp_path / name, "train") for name in ("data", "large")]
+    for clip, other in zip(*sources, strict=True):
+        assert clip["key"] == other["key"]
+        for frame, large in zip(transforms.decode_clip(clip), transforms.decode_clip(other), strict=True):
+            np.testing.assert_array_equal(frame, large)
+        assert min(map(len, other["frames"])) > 448 * 256 * 3
+    capsys.readouterr()
+    assert run("vimeo90k", manual_dir=raw, data_dir=tmp_path / "large") == 0
+    assert "differs from what it was made from in test, train;" in capsys.readouterr().err
 
 
 def test_what_cannot_be_replaced_keeps_the_old_set(raw, tmp_path, capsys):
@@ -220,3 +257,99 @@ def test_bad_arguments_are_one_sentence_and_exit_status_2(raw, tmp_path, capsys)
     with pytest.raises(SystemExit) as stop:
         run("lr", manual_dir=raw, degradation="blur", out=tmp_path / "lr")
     assert stop.value.code == 2
+
+
+@pytest.fixture
+def footage(tmp_path):
+    """Four clips of 20 frames of two sizes, and a file that is none."""
+    folder = tmp_path / "footage"
+    folder.mkdir()
+    for number, name in enumerate(["a", "b", "c", "d"]):
+        film(folder / f"{name}.mkv", pan(20, seed=number, width=160 + 4 * (name == "b")))
+    (folder / "notes.txt").write_text("none")
+    return folder
+
+
+def test_videos_become_a_set_that_training_reads(footage, tmp_path, capsys):
+    flags = {"data_dir": tmp_path / "data", "step": 4, "val": "b,c", "test": "d"}
+    assert run("videos", str(footage), **flags) == 0
+    captured = capsys.readouterr()
+    first, second, third = captured.out.splitlines()
+    assert first.startswith("vimeo90k: wrote train 4, val 4, test 2 clips, ")
+    assert second == "left out: 0 septuplets (0 cuts, 0 stills, 0 blends, 0 uneven times)"
+    assert third.endswith(f"--config.data.dir={tmp_path}/data")
+    assert f"skipped {footage}/notes.txt: not a video that FFmpeg can read" in captured.err
+    assert [path.name for path in (tmp_path / "data" / "vimeo90k").iterdir()] == ["1.0.0"]
+    source = vimeo90k.data_source(tmp_path / "data", "train")
+    assert [clip["key"] for clip in source] == ["a/000001", "a/000005", "a/000009", "a/000013"]
+    for frame, filmed in zip(transforms.decode_clip(source[1]), pan(20)[4:11], strict=True):
+        np.testing.assert_array_equal(frame, filmed)
+
+    config = loader.DataConfig(dir=str(tmp_path / "data"), crop=16)
+    assert loader.validation_split(config) == "val"
+    batches = loader.train_batches(config, seed=0, batch_size=8)
+    assert next(batches)["high"].shape == (8, 7, 64, 64, 3)
+    batches.close()
+    clips = loader.validation_clips(config, 4)
+    assert [clip["key"] for clip in clips] == ["b/000001", "b/000008", "c/000001", "c/000008"]
+    # They are cut to one size, in the middle.
+    assert {clip["high"].shape for clip in clips} == {(7, 128, 160, 3)}
+    np.testing.assert_array_equal(clips[0]["high"][0], pan(20, seed=1, width=164)[0][:, 0:160])
+    np.testing.assert_array_equal(clips[0]["low"][0], degrade(pan(20, seed=1, width=164)[0], "bd_matlab")[:, :40])
+
+
+def test_a_second_run_tells_of_other_videos_and_options(footage, tmp_path, capsys):
+    flags = {"data_dir": tmp_path / "data", "val": "b", "test": "c"}
+    assert run("videos", str(footage), **flags) == 0
+    before = content(tmp_path / "data")
+    capsys.readouterr()
+    assert run("videos", str(footage), **flags) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"vimeo90k: already prepared in {tmp_path}/data/vimeo90k/1.0.0\n")
+    assert "differs" not in captured.err
+    assert run("videos", str(footage), **flags | {"val": "d"}) == 0
+    assert f"{footage} with these options differs from what it was made from in train, val;" in capsys.readouterr().err
+    assert run("videos", str(footage), **flags, step=1) == 0
+    assert "in test, train, val; --overwrite makes it anew" in capsys.readouterr().err
+    (footage / "a.mkv").unlink()
+    assert run("videos", str(footage), **flags) == 0
+    assert "differs from what it was made from in train;" in capsys.readouterr().err
+    assert content(tmp_path / "data") == before
+    assert run("videos", str(footage), "--overwrite", **flags) == 0
+    assert [clip["key"][0] for clip in vimeo90k.data_source(tmp_path / "data", "train")] == ["d"] * 5
+
+
+def test_videos_whose_preparation_was_killed_are_prepared_anew(footage, tmp_path):
+    flags = ["videos", str(footage), "--val=b", "--test=c"]
+    staging = tmp_path / "data" / "vimeo90k" / "incomplete.prepare"
+    film(footage / "d.mkv", pan(4) * 500)  # takes long enough to be killed in
+    command = [*COMMAND, *flags, f"--data_dir={tmp_path / 'data'}"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not (staging / "frames" / "d").is_dir():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    assert any(path.is_file() for path in staging.rglob("*.png"))
+    with pytest.raises(ValueError, match="holds no prepared vimeo90k"):
+        vimeo90k.data_source(tmp_path / "data", "train")
+    film(footage / "d.mkv", pan(20))
+    for folder in ("data", "whole"):
+        assert prepare.main([*flags, f"--data_dir={tmp_path / folder}"]) == 0
+    assert content(tmp_path / "data") == content(tmp_path / "whole")
+
+
+def test_videos_that_cannot_be_prepared_are_named_and_nothing_is_left(footage, tmp_path, capsys):
+    assert run("videos", str(footage), data_dir=tmp_path / "data", val="x") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "prepare videos: `val` (='x') must name videos of the folder: a, b, c, d"
+    )
+    assert run("videos", str(footage), data_dir=tmp_path / "data", step=0) == 2
+    assert run("videos", str(footage), data_dir=tmp_path / "data", short_side=64) == 2
+    assert "`short_side` (=64) must be at least 128" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+    film(footage / "a.mkv", pan(1) * 20)
+    assert run("videos", str(footage), data_dir=tmp_path / "data", val="b", test="c,d") == 2
+    assert "prepare videos: no septuplet to train with in 1 videos" in capsys.readouterr().err
+    assert [*(tmp_path / "data").rglob("*")] == [tmp_path / "data" / "vimeo90k"]

@@ -70,3 +70,23 @@ def test_a_missing_list_is_named(tmp_path):
     (tmp_path / "sep_trainlist.txt").write_text("00001/0001\n")
     with pytest.raises(ValueError, match=r"sep_testlist\.txt: no such list, expected it beside the folder sequences"):
         septuplets.read_lists(tmp_path)
+
+
+def test_whole_clips_move_from_train_to_val():
+    splits = {
+        "train": ["00002/0001", "00001/0001", "00002/0002", "00003/0001"],
+        "test": ["00001/0002"],
+        "test_slow": ["00001/0002"],
+    }
+    moved = septuplets.with_val(splits, ["00003", "00002"])
+    assert list(moved) == ["train", "val", "test", "test_slow"]
+    assert moved == splits | {"train": ["00001/0001"], "val": ["00002/0001", "00002/0002", "00003/0001"]}
+    assert septuplets.with_val(splits, []) == splits
+    with pytest.raises(
+        ValueError, match=r"^`val` \(='00004'\) must name clips of sep_trainlist\.txt, such as '00001'$"
+    ):
+        septuplets.with_val(splits, ["00001", "00004"])
+    with pytest.raises(
+        ValueError, match=r"^`val` \(='00001,00002,00003'\) must leave clips of sep_trainlist\.txt to tr"
+    ):
+        septuplets.with_val(splits, ["00001", "00002", "00003"])

@@ -15,10 +15,11 @@ TURNS = [dict(zip(NAMES, turns, strict=True)) for turns in itertools.product([Fa
 
 
 class Chosen:
-    """Stands in for a random generator: a window's corner and the four turns."""
+    """Stands in for a random generator: a window's corner, after what else is drawn before, and the four turns."""
 
-    def __init__(self, top, left, turns):
-        self.corner, self.turns = iter((top, left)), turns
+    def __init__(self, *numbers):
+        *corner, self.turns = numbers
+        self.corner = iter(corner)
 
     def integers(self, bound):
         number = next(self.corner)
@@ -128,14 +129,84 @@ def test_low_resolution_frames_that_are_read_are_cut_and_turned_alike():
     small = noise(5, 6)[::2]
     clip = {"key": "00001/0002", "frames": list(np.repeat(np.repeat(noise(5, 6), 4, 1), 4, 2))}
 
-    def read(key, size):
-        assert (key, size) == ("00001/0002", (6, 5))
+    def read(key, size, part):
+        assert (key, size, part) == ("00001/0002", (6, 5), slice(0, 7))
         return small
 
     for turns in TURNS:
         rng = Chosen(1, 2, turns)
         example = transforms.training_example(clip, rng, crop=3, degradation="bi", read_inputs=read)
         np.testing.assert_array_equal(example["low"], example["high"][::2, ::4, ::4])
+
+
+@pytest.mark.parametrize(("inputs", "starts"), [(2, 3), (3, 2)])
+def test_fewer_frames_are_those_from_one_input_to_another(inputs, starts):
+    frames = noise(32, 40)
+    seen = []
+
+    def read(key, size, part):
+        seen.append(part)
+        return [np.full((8, 10, 3), number, np.uint8) for number in range(7)[part][::2]]
+
+    for start, turns in itertools.product(range(starts), (TURNS[0], TURNS[-1])):
+        part = slice(2 * start, 2 * start + 2 * inputs - 1)
+        # Neither is decoded.
+        clip = {"key": "a", "frames": [frame if n in range(7)[part] else b"" for n, frame in enumerate(frames)]}
+        options = {"crop": 3, "degradation": "bi", "inputs": inputs}
+        example = transforms.training_example(clip, Chosen(start, 1, 2, turns), **options)
+        whole = transforms.training_example(
+            {"key": "a", "frames": list(frames)}, Chosen(1, 2, TURNS[0]), crop=3, degradation="bi"
+        )
+        np.testing.assert_array_equal(example["high"], transforms.augment(whole["high"][part], **turns))
+        np.testing.assert_array_equal(example["low"], transforms.augment(whole["low"][start : start + inputs], **turns))
+        assert (len(example["low"]), len(example["high"])) == (inputs, 2 * inputs - 1)
+        read_from = transforms.training_example(clip, Chosen(start, 1, 2, TURNS[0]), read_inputs=read, **options)
+        assert read_from["low"][:, 0, 0, 0].tolist() == list(range(7)[part][::2])
+        assert seen[-1] == part
+
+
+def test_every_part_is_as_likely_and_four_frames_draw_nothing():
+    rng = np.random.default_rng(0)
+    counts = collections.Counter(transforms.random_part(rng, 2).start for _ in range(600))
+    assert set(counts) == {0, 2, 4}
+    assert all(150 < count < 250 for count in counts.values())  # 200 expected, deviation 12
+    assert transforms.random_part(None, 4) == slice(0, 7)
+
+
+def test_a_frame_of_a_part_keeps_its_number_in_messages():
+    frames = [*noise(8, 8)[:4], b"no image", *noise(8, 8)[5:]]
+    with pytest.raises(ValueError, match=r"^clip a, frame 5: not a readable image$"):
+        transforms.decode_clip({"key": "a", "frames": frames}, slice(2, 5))
+
+
+def test_activity_is_that_of_detail_and_motion_in_the_window():
+    flat = np.full((16, 32, 3), 100, np.uint8)
+    assert transforms.activity([flat] * 3, (0, 0, 4, 4)) == 0
+    stripes = flat.copy()
+    stripes[:, 16:][:, ::4] += 40  # every other of the pixels that are looked at
+    assert transforms.activity([flat, stripes, stripes], (0, 0, 4, 4)) == 0
+    assert transforms.activity([flat, stripes, stripes], (0, 4, 4, 4)) == 40
+    assert transforms.activity([flat, stripes, flat], (0, 4, 4, 4)) == 60
+    # A whole clip is looked at in its middle.
+    assert transforms.activity([flat] * 3 + [stripes, stripes] + [flat] * 2, (0, 4, 4, 4)) == 40
+
+
+@pytest.mark.parametrize("candidates", [1, 4])
+def test_of_several_windows_the_one_with_the_most_activity_is_taken(candidates):
+    frames = np.full((7, 64, 64, 3), 100, np.uint8)
+    frames[:, 40:] = noise(24, 64)[:, :, :64]
+    clip = {"key": "a", "frames": list(frames)}
+    options = {"crop": 4, "degradation": "bi", "candidates": candidates}
+    busy = 0
+    for seed in range(200):
+        rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
+        high = transforms.training_example(clip, rng, **options)["high"]
+        windows = [transforms.random_window(again, 16, 16, 4) for _ in range(candidates)]
+        best = max(windows, key=lambda window: transforms.activity(list(frames), window))
+        assert sorted(high.ravel()) == sorted(transforms.cut(frames, best, 4).ravel())
+        busy += high.std() > 0
+    # Six of the thirteen rows that a window may begin at lead into what is not flat.
+    assert (busy < 130) if candidates == 1 else (busy > 150)
 
 
 def test_every_turn_is_as_likely_as_not():

@@ -8,10 +8,13 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsIndex, TypeAlias
 
+import cv2
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_parser import ExampleParserNp
+
+from input_pipeline.png import encode_png
 
 Folder: TypeAlias = str | os.PathLike[str]
 CLIPS_PER_SHARD = 512  # half a gigabyte of Vimeo-90K; a reader keeps each shard that it has used open
@@ -24,9 +27,15 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type:
     A subclass says which clips there are (`keys`) and where their frames lie (`frames`).
 
     Attributes:
+      lists: `{split: keys}` to write; None is what `keys` finds.
+      record: `{split: digest}` kept with the set; None is that of the lists.
+      uncompressed: whether to store frames as uncompressed PNG, see `input_pipeline.png.encode_png`.
       on_clip: called after each clip that is written, or None.
     """
 
+    lists: Mapping[str, Sequence[str]] | None = None
+    record: Mapping[str, str] | None = None
+    uncompressed: bool = False
     on_clip: Callable[[], object] | None = None
     # Nothing is downloaded. TFDS would look for checksums beside the module, with a package that it does not require.
     url_infos = None
@@ -61,8 +70,8 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type:
 
     def _shard_iterators_per_split(self, dl_manager):
         manual_dir = pathlib.Path(dl_manager.manual_dir)
-        splits = self.keys(manual_dir)
-        self.info.metadata["lists"] = self.digests(splits)
+        splits = self.keys(manual_dir) if self.lists is None else self.lists
+        self.info.metadata["lists"] = dict(self.record or self.digests(splits))
         return {
             split: [
                 functools.partial(self._examples, manual_dir, keys[start : start + CLIPS_PER_SHARD])
@@ -74,12 +83,26 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type:
     def _examples(self, manual_dir, keys):
         for key in keys:
             # Paths, not bytes: TFDS keeps the examples of a shard in memory, and just read files are in the cache.
-            yield key, {"key": key, "frames": [str(path) for path in self.frames(manual_dir, key)]}
+            frame = _Uncompressed if self.uncompressed else str
+            yield key, {"key": key, "frames": [frame(path) for path in self.frames(manual_dir, key)]}
             if self.on_clip:
                 self.on_clip()
 
     def _example_writer(self):
         return _UncompressedWriter(self.info.file_format)
+
+
+class _Uncompressed:
+    """A PNG file, read as one whose pixels are not compressed; small itself, as TFDS keeps it."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def read(self):
+        frame = cv2.imread(os.fspath(self._path), cv2.IMREAD_COLOR_RGB)
+        if frame is None:
+            raise ValueError(f"frame {self._path}: not a readable image")
+        return encode_png(frame, uncompressed=True)
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -126,6 +149,21 @@ class EncodedClips:
         return f"EncodedClips({self._name}, {len(self)})"
 
 
+def has_split(builder_class: type[ClipBuilder], data_dir: Folder | None, split: str) -> bool:
+    """Whether a prepared set has a split of that name; raises ValueError if the set is not there."""
+    info, _ = _open_info(builder_class, builder_class.folder(data_dir))
+    return split in info.splits.keys()  # noqa: SIM118  # parts such as "train[:1%]" are in it too
+
+
+def _open_info(builder_class, folder):
+    """(TFDS's information on a prepared set, how to prepare it)."""
+    name, root = builder_class.name, folder.parents[1]
+    cure = f"prepare it with: python -m input_pipeline.prepare {name} --manual_dir=DIR --data_dir={root}"
+    if not all((folder / file).is_file() for file in ("dataset_info.json", "features.json")):
+        raise ValueError(f"{folder}: holds no prepared {name}; {cure}")
+    return builder_class(data_dir=root).info, cure
+
+
 def open_split(builder_class: type[ClipBuilder], data_dir: Folder | None, split: str) -> EncodedClips:
     """Opens a split of a prepared set.
 
@@ -141,11 +179,7 @@ def open_split(builder_class: type[ClipBuilder], data_dir: Folder | None, split:
       ValueError: the set is not there or not whole, or it has no such split.
     """
     name, folder = builder_class.name, builder_class.folder(data_dir)
-    root = folder.parents[1]
-    cure = f"prepare it with: python -m input_pipeline.prepare {name} --manual_dir=DIR --data_dir={root}"
-    if not all((folder / file).is_file() for file in ("dataset_info.json", "features.json")):
-        raise ValueError(f"{folder}: holds no prepared {name}; {cure}")
-    info = builder_class(data_dir=root).info
+    info, cure = _open_info(builder_class, folder)
     splits = info.splits
     try:
         instructions = splits[split].file_instructions

@@ -19,7 +19,8 @@ and, for scores by motion, put beside them
 
 class Vimeo90k(clips.ClipBuilder):
     """`{"key": "00001/0001", "frames": seven PNG files of 448x256}`; splits train, test and, where listed, test_fast,
-    test_medium and test_slow. `python -m input_pipeline.prepare vimeo90k --manual_dir=DIR` makes it.
+    test_medium and test_slow, and val if clips are kept for it. `python -m input_pipeline.prepare vimeo90k
+    --manual_dir=DIR` makes it.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -64,3 +65,8 @@ class Vimeo90k(clips.ClipBuilder):
 def data_source(data_dir: clips.Folder | None, split: str) -> clips.EncodedClips:
     """Opens a split of the prepared set; see `input_pipeline.builders.clips.open_split`."""
     return clips.open_split(Vimeo90k, data_dir, split)
+
+
+def has_split(data_dir: clips.Folder | None, split: str) -> bool:
+    """Whether the prepared set has a split; see `input_pipeline.builders.clips.has_split`."""
+    return clips.has_split(Vimeo90k, data_dir, split)

@@ -107,6 +107,7 @@ class _Run:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+        self.validation_split = loader.validation_split(self.data)
         self.validate = validation.Validation(
             loader.validation_clips(self.data, config.eval_clips), self.mesh, self.model_config.base
         )
@@ -283,8 +284,9 @@ class _Run:
                 self.log.images(self.done, {f"eval_{name}/{title}": picture for title, picture in row.items()})
         scores, base = self.scores, self.model_config.base
         self.progress.say(
-            f"step {self.done}: {len(self.validate)} validation clips, PSNR-Y {scores['psnr_y']:.3f} dB "
-            f"({base} {scores['psnr_y_base']:.3f}), SSIM-Y {scores['ssim_y']:.4f} ({base} {scores['ssim_y_base']:.4f})"
+            f"step {self.done}: {len(self.validate)} validation clips ({self.validation_split}), "
+            f"PSNR-Y {scores['psnr_y']:.3f} dB ({base} {scores['psnr_y_base']:.3f}), "
+            f"SSIM-Y {scores['ssim_y']:.4f} ({base} {scores['ssim_y_base']:.4f})"
         )
 
     def _save(self):

@@ -179,8 +179,12 @@ def _known_options():
     for command in cli.COMMANDS:
         with contextlib.suppress(ValueError):
             _parse("msitf_jax.cli", [command], parsers)
-    for module in ("benchmarks", "benchmarks.choices", "benchmarks.pretrained"):
+    for module in ("benchmarks", "benchmarks.choices", "benchmarks.pretrained", "input_pipeline.prepare"):
         with contextlib.suppress(ValueError):
             _parse(module, [], parsers)
+    for parser in list(parsers):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
     options = {option for parser in parsers for option in parser._option_string_actions}
     return options | {f"--{flag.name}" for flag in flags.FLAGS.get_flags_for_module(train)}

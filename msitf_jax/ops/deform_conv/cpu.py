@@ -22,7 +22,7 @@ from jax.export import is_symbolic_dim
 from msitf_jax.ops.chunks import fold_chunks, map_chunks
 from msitf_jax.ops.deform_conv.positions import RING, lower_corner, sampling_axis
 
-SAMPLES = 1 << 17  # numbers sampled at a time: with what becomes of them, what a core's cache holds
+SAMPLES = 1 << 18  # numbers sampled at a time: about what a core's second cache holds
 SYMBOLIC_ROWS = 4  # at a time where it is not known yet how wide they are
 _RUNS = lax.ScatterDimensionNumbers(
     update_window_dims=(1, 2), inserted_window_dims=(), scatter_dims_to_operand_dims=(0, 1)
@@ -64,7 +64,7 @@ def deform_conv2d(options: Options, x: jax.Array, offset: jax.Array, mask: jax.A
 
     def convolve(rows):
         halves = _sample(table, locate(*rows))
-        return jnp.concatenate([half @ matrix for half in halves]).reshape(-1, *offset.shape[2:3], weight.shape[3])
+        return jnp.concatenate([half @ matrix for half in halves]).reshape(-1, offset.shape[2], weight.shape[3])
 
     return map_chunks(convolve, rows, at_a_time).reshape(*offset.shape[:3], weight.shape[3])
 
@@ -86,16 +86,16 @@ def _backward(options, arrays, cotangent):
         points, cotangent = locate(*rows), cotangent.reshape(-1, cotangent.shape[2])
         first, second = _sample(table, points)
         half = first.shape[0]
-        matrix_sum += product(first.T, cotangent[:half]) + product(second.T, cotangent[half:])
-        # Of the samples.
+        matrix_sum += product(cotangent[:half].T, first) + product(cotangent[half:].T, second)
         gradient = product(cotangent, matrix.T).reshape(-1, groups, taps, table.shape[2])
         out = [g.reshape(-1, offset.shape[2], *g.shape[1:]) for g in _point_gradients(table, points, gradient)]
         return (_add_to_corners(table_sum, points, gradient), matrix_sum), out
 
-    sums = jnp.zeros_like(table, dtype=wide), jnp.zeros_like(matrix, dtype=wide)
+    # Weights the other way round, for which XLA's library of products need not turn samples.
+    sums = jnp.zeros_like(table, dtype=wide), jnp.zeros_like(matrix.T, dtype=wide)
     parts = rows, cotangent.reshape(-1, *cotangent.shape[2:])
     (table_sum, matrix_sum), (d_offset, d_mask) = fold_chunks(add, sums, parts, at_a_time)
-    d_weight = matrix_sum.reshape(groups, taps, -1, weight.shape[3]).swapaxes(0, 1).reshape(weight.shape)
+    d_weight = matrix_sum.T.reshape(groups, taps, -1, weight.shape[3]).swapaxes(0, 1).reshape(weight.shape)
     d_x = _image(table_sum, x.shape).astype(x.dtype)
     return d_x, d_offset.reshape(offset.shape), d_mask.reshape(mask.shape), d_weight
 
@@ -158,14 +158,14 @@ def _locate(frame, columns, image, y, offset, mask):
       `Points` of P = R * Wo pixels.
     """
     images, height, width = frame
-    base = jnp.stack(jnp.broadcast_arrays(y[:, None, None], columns[None, :, None]), axis=-1)
-    size, strides = jnp.asarray([height, width], base.dtype), jnp.asarray([width + 2 * RING, 1], jnp.int32)
-    first, second, size, strides = (jnp.expand_dims(a, range(4)) for a in (*jnp.eye(2), size, strides))
+    size, strides = jnp.asarray([height, width], offset.dtype), jnp.asarray([width + 2 * RING, 1], jnp.int32)
+    first, second = jnp.eye(2, dtype=offset.dtype)  # of two axes, rows and columns
+    first, second, size, strides = (jnp.expand_dims(a, range(4)) for a in (first, second, size, strides))
+    base = y[:, None, None, :, None] * first + columns[None, :, None, :, None] * second
     corner, beyond = lower_corner(base + offset, size)
     plane = jnp.arange(offset.shape[2], dtype=jnp.int32)[None, None, :, None] * images + image[:, None, None, None]
     corner += (plane * (height + 2 * RING))[..., None] * first.astype(jnp.int32)
-    # Sums over (row, column), even where only one of them counts: worked out once, not by all that makes use of them.
-    first, second = first.astype(beyond.dtype), second.astype(beyond.dtype)
+    # Sums over both axes, even where only one counts: worked out once, not by all that makes use of them.
     points = _sums([corner * strides, beyond * first, beyond * second, mask[..., None] * first], axis=4)
     return Points(*(a.reshape(-1, *a.shape[2:]) for a in points))
 

@@ -69,6 +69,7 @@ def _varying_alike(*arrays):
 
 
 def _deform_conv2d(x, offset, mask, weight, stride, padding, dilation, samples):
+    """Without bias, the form for other devices than CPUs, derived by JAX."""
     batch, height, width, channels = x.shape
     out_height, out_width, groups = offset.shape[1:4]
     kernel_height, kernel_width = weight.shape[:2]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from msitf_jax.ops.chunks import largest_divisor, map_chunks, on_cpu, traced_for
+from msitf_jax.ops.chunks import fold_chunks, largest_divisor, map_chunks, on_cpu, traced_for
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 4, 6, 100])
@@ -13,6 +13,17 @@ def test_any_limit_gives_the_whole(limit):
     x, y = jnp.arange(12.0).reshape(6, 2), jnp.arange(6.0)
     out = map_chunks(lambda arrays: arrays[0] * arrays[1][:, None], (x, y, None), limit)
     np.testing.assert_array_equal(out, x * y[:, None])
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 4, 6, 100])
+def test_a_carry_passes_through_all_parts_in_order(limit):
+    def add(total, part):
+        sums = total + jnp.cumsum(part)
+        return sums[-1], {"sums": sums}
+
+    total, out = fold_chunks(add, jnp.float32(1), jnp.arange(6.0), limit)
+    np.testing.assert_array_equal(out["sums"], 1 + np.cumsum(np.arange(6.0)))
+    assert total == 16
 
 
 def test_no_more_than_the_limit_at_a_time():

@@ -9,6 +9,7 @@ import jax
 from jax.export import is_symbolic_dim
 
 _T = TypeVar("_T")
+_Carry = TypeVar("_Carry")
 _platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
 
 
@@ -54,10 +55,38 @@ def map_chunks(function: Callable[[Any], jax.Array], arrays: Any, limit: int) ->
     Returns:
       What `function` gives for all of them.
     """
+    count, chunks = _cut(arrays, limit)
+    if chunks is None:
+        return function(arrays)
+    out = jax.lax.map(function, chunks)
+    return out.reshape(count, *out.shape[2:])
+
+
+def fold_chunks(
+    function: Callable[[_Carry, Any], tuple[_Carry, Any]], carry: _Carry, arrays: Any, limit: int
+) -> tuple[_Carry, Any]:
+    """Like `map_chunks`, with a carry that passes from one chunk to the next.
+
+    Args:
+      function: of the carry and a chunk of the arrays; returns the next carry and a pytree of arrays that share their
+        first axis with the chunk.
+      carry: a pytree of arrays, the first carry.
+      arrays, limit: as for `map_chunks`.
+
+    Returns:
+      The last carry, and what `function` gives for all entries.
+    """
+    count, chunks = _cut(arrays, limit)
+    if chunks is None:
+        return function(carry, arrays)
+    carry, out = jax.lax.scan(function, carry, chunks)
+    return carry, jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), out)
+
+
+def _cut(arrays, limit):
+    """The number of entries of the first axis, and the arrays with that axis cut in chunks, or None if one will do."""
     count = jax.tree.leaves(arrays)[0].shape[0]
     size = count if limit == count else largest_divisor(count, limit)
     if size == count:
-        return function(arrays)
-    chunks = jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), arrays)
-    out = jax.lax.map(function, chunks)
-    return out.reshape(count, *out.shape[2:])
+        return count, None
+    return count, jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), arrays)

@@ -44,7 +44,8 @@ def deform_conv2d(
         with a line in the log, for what the kernel can't take: GPUs older than compute capability 8.0, other types than
         float32 and bfloat16, over 64 channels a group or 128 features, over 65,535 images, 2**31 elements or more,
         symbolic sizes, a JAX without Pallas's Triton backend. Only first derivatives in reverse mode pass through the
-        kernel. None is "triton" where the default device is an NVIDIA GPU and it can take the arguments.
+        kernel, and through plain JAX on a CPU. None is "triton" where the default device is an NVIDIA GPU and it can
+        take the arguments.
 
     Returns:
       `[B, Ho, Wo, Co]` in x's dtype, `Ho = (H + 2 * padding - dilation * (kh - 1) - 1) // stride + 1`.

@@ -1,65 +1,185 @@
-"""What the choices of configs/msitf_small.py are worth: `python -m benchmarks.choices --data_dir=DATA --vid4=DIR`.
+"""What the choices of configs/msitf_small.py are worth: `python -m benchmarks.choices --data_dir=DATA`.
 
-Trains one small network for each row of MODEL_CARD.md's table, all from one seed, on the same crops in the same order
-and for the same number of steps, and scores it on Vid4 by `bi` and `--frames=published`. 18 minutes a row on one core;
-`--only=BASE+INTERPOLATION` trains one of them.
+Trains a small network for each row of the table below by one recipe, on one core, for the same CPU time, which other
+work on the machine does not shorten, and scores it on whole frames of the split `val`. Two rows at a time by default,
+on a core each. `--rows=NAME,...` trains some of them, `--seed` others of the same kind; rows that are in the results
+already are not trained again. Prints a Markdown table, from the results of all runs so far.
 """
 
 import argparse
+import concurrent.futures
+import json
+import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
 
-from benchmarks.pretrained import DEGRADATION, cells
-from msitf_jax import methods
-from msitf_jax.evaluation import benchmark
-from msitf_jax.evaluation.clips import find_clips
-
 ROOT = pathlib.Path(__file__).parent.parent
-ROWS = ("trilinear+first", "bicubic+first", "bicubic+mean", "bicubic+both")  # model.base and model.interpolation
-STEPS = 950
+RESULTS = ROOT / "benchmarks" / "results" / "choices.jsonl"
+BATCH, CROP, RATE, WARMUP = 4, 24, 1e-3, 0.05  # clips, pixels, peak learning rate, part of the time that it rises
+MAX_GRAD_NORM = 45_000.0
+VALIDATION_SEPTUPLETS = 30  # spread over the clips, which count alike
+VID4 = (144, 180)  # height, width of the window that is timed
+
+# What is shipped today, and networks along optical flow.
+SHIPPED = {
+    "channels": 24,
+    "residual_blocks": 3,
+    "offset_groups": 3,
+    "temporal_heads": 3,
+    "trunk_groups": 1,
+    "window_heads": 3,
+    "stochastic_depth": 0.0,
+    "base": "bicubic",
+    "interpolation": "both",
+}
+FLOW = {
+    "channels": 32,
+    "residual_blocks": 2,
+    "trunk": "conv",
+    "trunk_groups": 1,
+    "trunk_blocks": 3,
+    "alignment": "flow",
+    "base": "flow",
+    "upsampling": "one_step",
+    "context": False,
+    "offset_groups": 4,
+    "temporal_heads": 4,
+    "stochastic_depth": 0.0,
+}
+ROWS = {
+    "today": SHIPPED,
+    "today, flow base": SHIPPED | {"base": "flow"},
+    "flow": FLOW,
+    "deformable flow": FLOW | {"alignment": "deformable_flow"},
+    "flow, 24 channels": FLOW | {"channels": 24, "offset_groups": 3, "temporal_heads": 3, "window_heads": 3},
+    "flow, 48 channels": FLOW | {"channels": 48},
+    "flow, swin trunk": FLOW | {"trunk": "swin", "trunk_blocks": 2},
+    "flow, two steps": FLOW | {"upsampling": "two_steps"},
+    "flow, context": FLOW | {"context": True},
+    "flow, 4 propagation blocks": FLOW | {"propagation_blocks": 4},
+    "flow, 6 trunk blocks": FLOW | {"trunk_blocks": 6},
+}
 
 
 def main():
-    """Prints a Markdown table, a row as soon as it is trained."""
+    """Trains what is missing and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.choices", description=__doc__)
-    parser.add_argument("--data_dir", required=True, help="prepared septuplets, as train.py takes them")
-    parser.add_argument("--vid4", required=True, help="folder with GT/calendar/*.png and GT/walk/*.png")
-    parser.add_argument("--only", choices=ROWS)
+    parser.add_argument("--data_dir", required=True, help="prepared septuplets with a split val")
+    parser.add_argument("--rows", default=";".join(ROWS), help="names of rows, separated by semicolons")
+    parser.add_argument("--minutes", type=float, default=10, help="of CPU time that each row is trained for")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fields", default="{}", help="JSON of more fields, for a trial that is not kept")
+    parser.add_argument("--core", type=int, help="train the one row here, on this core")
     options = parser.parse_args()
-    clips, _ = find_clips("vid4", options.vid4)
-    print("| base | interpolation | PSNR-Y | SSIM-Y | at input frames | synthesised | minutes |")
-    print("|---|---|---|---|---|---|---|")
-    for row in [options.only] if options.only else ROWS:
-        base, interpolation = row.split("+")
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            train(folder, options.data_dir, base, interpolation)
-            minutes = (time.perf_counter() - start) / 60
-            method = methods.method(f"{folder}/model.safetensors")
-        mean = benchmark.evaluate(clips, method, degradation=DEGRADATION, rule="published")["mean"]
-        print(f"| {base} | {interpolation} | {cells(mean)} | {minutes:.0f} |", flush=True)
+    names = options.rows.split(";")
+    if options.core is not None:
+        os.sched_setaffinity(0, [options.core])
+        print(json.dumps(train(names[0], options)), flush=True)
+        return
+    done = {(row["row"], row["minutes"], row["seed"]) for row in results()}
+    missing = [name for name in names if (name, options.minutes, options.seed) not in done]
+    free = list(range(os.cpu_count()))
+
+    def run(name):
+        core = free.pop()
+        arguments = [f"--{key}={value}" for key, value in vars(options).items() if key not in ("rows", "core")]
+        command = [sys.executable, "-m", "benchmarks.choices", *arguments, f"--rows={name}", f"--core={core}"]
+        line = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        free.append(core)
+        with RESULTS.open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+    with concurrent.futures.ThreadPoolExecutor(len(free)) as pool:
+        list(pool.map(run, missing))
+    print(table(results()))
 
 
-def train(folder, data_dir, base, interpolation):
-    """The shipped recipe cut short: a lower and sooner peak of the rate, and an average over fewer steps."""
-    fields = {
-        "model.base": base,
-        "model.interpolation": interpolation,
-        "data.dir": data_dir,
-        "num_train_steps": STEPS,
-        "optimizer.period": STEPS,
-        "optimizer.learning_rate": 3e-4,
-        "optimizer.warmup": 100,
-        "ema_decay": 0.99,
-        "eval_every": STEPS,
-        "checkpoint_every": STEPS,
+def results():
+    """Rows trained so far."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def table(rows):
+    """Markdown."""
+    lines = ["| network | minutes | seed | PSNR-Y | input | synthesized | SSIM-Y | steps | GFLOP | ms a window |"]
+    lines.append("|---" * 10 + "|")
+    for r in sorted(rows, key=lambda r: (r["minutes"], -r["psnr_y"])):
+        lines.append(
+            f"| {r['row']} | {r['minutes']:g} | {r['seed']} | {r['psnr_y']:.3f} | {r['psnr_y_input']:.3f} | "
+            f"{r['psnr_y_synthesized']:.3f} | {r['ssim_y']:.4f} | {r['steps']} | {r['gflop']:.0f} | {r['ms']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def train(name, options):
+    """Trains one row in this process: its scores, and what it took."""
+    import jax
+    import numpy as np
+    import optax
+    from flax import nnx
+
+    from benchmarks import flops
+    from input_pipeline import loader
+    from msitf_jax import MSITFConfig, sharding
+    from msitf_jax.evaluation.benchmark import score_outputs
+    from msitf_jax.training import initialization, state, step
+
+    config = MSITFConfig(**(ROWS.get(name, {}) | json.loads(options.fields)))
+    data = loader.DataConfig(dir=options.data_dir, degradation="bi", crop=CROP, threads=1)
+    batches = loader.train_batches(data, seed=options.seed, batch_size=BATCH)
+    mesh = sharding.make_mesh()
+    graph, params = nnx.split(initialization.draw(config, initialization="he", seed=options.seed), nnx.Param)
+
+    @optax.inject_hyperparams
+    def optimizer(learning_rate):
+        return optax.chain(optax.clip_by_global_norm(MAX_GRAD_NORM), optax.adam(learning_rate, 0.9, 0.99))
+
+    optimizer = optimizer(learning_rate=0.0)
+    trained = state.create(params, optimizer, ema=False, seed=options.seed)
+    shardings = sharding.state_shardings(mesh, trained)
+    trained = jax.device_put(trained, shardings)
+    train_step = step.make_train_step(graph, optimizer, mesh, shardings)
+    batch = sharding.global_batch(mesh, next(batches))
+    wall = time.perf_counter()
+    train_step = train_step.lower(trained, batch).compile()
+    compiled = time.perf_counter() - wall
+    seconds, steps, start = 60 * options.minutes, 0, time.process_time()
+    while (spent := (time.process_time() - start) / seconds) < 1:
+        rate = RATE * min(spent / WARMUP, (1 + np.cos(np.pi * spent)) / 2)
+        trained.opt_state.hyperparams["learning_rate"] = jax.numpy.float32(rate)
+        trained, metrics = train_step(trained, batch)
+        batch = sharding.global_batch(mesh, next(batches))
+        steps += 1
+        if steps % 100 == 0:
+            print(f"{name}: {steps} steps, {spent:.0%}, {float(metrics['psnr']):.2f} dB", file=sys.stderr, flush=True)
+        jax.block_until_ready(trained)
+    eval_step = step.make_eval_step(graph, mesh, shardings.params)
+    by_clip = {}
+    for septuplet in loader.validation_clips(data, VALIDATION_SEPTUPLETS):
+        found = score_outputs(np.asarray(eval_step(trained.params, septuplet["low"][None]))[0], septuplet["high"])
+        by_clip.setdefault(septuplet["key"].partition("/")[0], []).append(found)
+    means = [{key: np.mean([row[key] for row in rows]) for key in rows[0]} for rows in by_clip.values()]
+    scores = {key: float(np.mean([row[key] for row in means])) for key in means[0]}
+    clip = np.zeros((1, 4, *VID4, 3), np.uint8)
+    window = jax.jit(lambda params, clip: nnx.merge(graph, params)(clip / np.float32(255)))
+    gflop = flops.count(window, trained.params, clip) / 1e9
+    window(trained.params, clip).block_until_ready()
+    start = time.process_time()
+    window(trained.params, clip).block_until_ready()
+    return {
+        "row": name,
+        "minutes": options.minutes,
+        "seed": options.seed,
+        **{key: scores[key] for key in ("psnr_y", "ssim_y", "psnr_y_input", "psnr_y_synthesized")},
+        "steps": steps,
+        "gflop": gflop,
+        "ms": 1e3 * (time.process_time() - start),
+        "compile_s": compiled,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
     }
-    command = [sys.executable, "train.py", "--config=configs/msitf_small.py", f"--workdir={folder}"]
-    command += [f"--config.{name}={value}" for name, value in fields.items()]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
 
 
 if __name__ == "__main__":

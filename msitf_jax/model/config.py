@@ -7,6 +7,9 @@ from msitf_jax.ops.resize import BASES, Base
 
 Interpolation: TypeAlias = Literal["first", "mean", "both"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+Alignment: TypeAlias = Literal["pcd", "flow", "deformable_flow"]
+Trunk: TypeAlias = Literal["swin", "conv"]
+Upsampling: TypeAlias = Literal["two_steps", "one_step"]
 
 MOST_BLOCKS = 1000  # laying out a network of a mistyped or hostile number of them would never end
 
@@ -45,6 +48,12 @@ class MSITFConfig:
     stochastic_depth: float = 0.1
     base: Base = "trilinear"
     interpolation: Interpolation = "first"
+    alignment: Alignment = "pcd"
+    propagation_blocks: int = 2
+    interpolation_blocks: int = 2
+    trunk: Trunk = "swin"
+    upsampling: Upsampling = "two_steps"
+    context: bool = True
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

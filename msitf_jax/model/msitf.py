@@ -10,7 +10,8 @@ from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, subpixel_ups
 from msitf_jax.model.swin import WINDOW, SwinTrunk
 from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
 from msitf_jax.ops.chunks import map_chunks, on_cpu
-from msitf_jax.ops.resize import BASES
+from msitf_jax.model.flow import FlowInterpolation, FlowPropagation, estimate_motion
+from msitf_jax.ops.resize import BASES, bicubic4x, blend, interleave, move_to
 
 # The trunk and the reconstruction take this many low-resolution pixels at a time, or one frame: few enough to stay in a
 # CPU's cache and to keep the full-size feature maps small, enough to keep the cores busy.
@@ -32,6 +33,33 @@ class Reconstruction(nnx.Module):
         return self.conv_last(leaky_relu(self.conv_hr(x)))
 
 
+class SubpixelReconstruction(nnx.Module):
+    """One sub-pixel upsampling by 4 (Shi et al., CVPR 2016): all convolutions at the small size."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
+        self.conv_last = Conv(channels, 16 * 3, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` -> `[B, 4H, 4W, 3]`, to be added to the resized input."""
+        batch, height, width, _ = x.shape
+        x = self.conv_last(x).reshape(batch, height, width, 4, 4 * 3).swapaxes(2, 3)
+        return x.reshape(batch, 4 * height, 4 * width, 3)
+
+
+class ConvTrunk(nnx.Module):
+    """Residual blocks of 3x3 convolutions, for every frame by itself."""
+
+    def __init__(self, config: MSITFConfig, *, rngs: nnx.Rngs) -> None:
+        count = config.trunk_groups * config.trunk_blocks
+        self.blocks = nnx.List(ResidualBlock(config.channels, rngs=rngs) for _ in range(count))
+
+    def __call__(self, x: jax.Array, survival: None = None) -> jax.Array:
+        """`[B, H, W, C]` -> the same."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
 class MSITF(nnx.Module):
     """Space-time video super-resolution: four times the size, twice the frame rate.
 
@@ -51,14 +79,21 @@ class MSITF(nnx.Module):
         channels = config.channels
         self.conv_first = Conv(3, channels, rngs=rngs)
         self.feature_extraction = nnx.List(ResidualBlock(channels, rngs=rngs) for _ in range(config.residual_blocks))
-        self.pyramid = Pyramid(channels, rngs=rngs)
-        self.align = PCDAlignment(channels, config.offset_groups, rngs=rngs)
-        aligned = 2 if config.interpolation == "both" else 1
-        self.fusion = Conv(aligned * channels, channels, kernel_size=1, rngs=rngs)
-        self.temporal_fusion = BidirectionalFusion(channels, config.offset_groups, rngs=rngs)
-        self.context = TemporalAttention(channels, config.temporal_heads, rngs=rngs)
-        self.trunk = SwinTrunk(config, rngs=rngs)
-        self.reconstruction = Reconstruction(channels, rngs=rngs)
+        if config.alignment != "pcd":
+            groups = config.offset_groups if config.alignment == "deformable_flow" else 0
+            self.propagation = FlowPropagation(channels, config.propagation_blocks, groups, rngs=rngs)
+            self.flow_interpolation = FlowInterpolation(channels, config.interpolation_blocks, groups, rngs=rngs)
+        else:
+            self.pyramid = Pyramid(channels, rngs=rngs)
+            self.align = PCDAlignment(channels, config.offset_groups, rngs=rngs)
+            aligned = 2 if config.interpolation == "both" else 1
+            self.fusion = Conv(aligned * channels, channels, kernel_size=1, rngs=rngs)
+            self.temporal_fusion = BidirectionalFusion(channels, config.offset_groups, rngs=rngs)
+        if config.context:
+            self.context = TemporalAttention(channels, config.temporal_heads, rngs=rngs)
+        self.trunk = SwinTrunk(config, rngs=rngs) if config.trunk == "swin" else ConvTrunk(config, rngs=rngs)
+        make = Reconstruction if config.upsampling == "two_steps" else SubpixelReconstruction
+        self.reconstruction = make(channels, rngs=rngs)
 
     def __call__(self, clip: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Upscales a clip.
@@ -85,6 +120,8 @@ class MSITF(nnx.Module):
 
     def draw_survival(self, batch: int, frames: int, key: jax.Array) -> jax.Array:
         """Stochastic depth for clips of so many input frames: `[B, 2N-1, groups, blocks, 2]`, see `SwinTrunk`."""
+        if self.config.trunk != "swin":
+            return None
         length = 2 * frames - 1
         drawn = self.trunk.draw_survival(batch * length, key, self.conv_first.kernel.dtype)
         return drawn.reshape(batch, length, *drawn.shape[1:])
@@ -108,19 +145,35 @@ class MSITF(nnx.Module):
         _check_clip(clip, dtype)
         recomputed = jax.checkpoint if remat else lambda part: part
         features = recomputed(self.shallow_features)(clip.astype(dtype))
-        features = recomputed(self.interpolate)(features)
-        features = self.temporal_fusion(features, remat=remat)
-        features = features + recomputed(self.context)(features)
+        if self.config.alignment != "pcd":
+            motion = estimate_motion(clip)
+            moved = self._moved(clip, motion)
+            features = self.propagation(features, clip, motion, remat=remat)
+            features = recomputed(self.flow_interpolation)(features, moved, motion)
+            base = bicubic4x(interleave(clip, blend(*moved, motion.time)))
+        else:
+            features = recomputed(self.interpolate)(features)
+            features = self.temporal_fusion(features, remat=remat)
+            base = BASES[self.config.base](clip)
+        if self.config.context:
+            features = features + recomputed(self.context)(features)
         residual = self.render(features, (clip.shape[2], clip.shape[3]), survival, remat=remat)
-        return BASES[self.config.base](clip) + residual.astype(clip.dtype)
+        return base + residual.astype(clip.dtype)
+
+    def _moved(self, clip, motion):
+        batch, frames, *frame = clip.shape
+        pairs = [clip[:, first : first + frames - 1].reshape(-1, *frame) for first in (0, 1)]
+        flow = motion.between.reshape(-1, *motion.between.shape[2:])
+        return tuple(x.reshape(batch, frames - 1, *frame) for x in move_to(*pairs, flow, motion.time))
 
     def shallow_features(self, clip: jax.Array) -> jax.Array:
         """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`, H' and W' the next multiples of 8, zero below and to the right."""
         batch, frames, height, width, _ = clip.shape
         x = leaky_relu(self.conv_first(clip.reshape(batch * frames, height, width, 3)))
-        # Written so that JAX sees that a padded symbolic size is a multiple of 8.
-        below, right = (-(-size // WINDOW) * WINDOW - size for size in (height, width))
-        x = jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)))
+        if self.config.trunk == "swin" or self.config.alignment == "pcd":
+            # Written so that JAX sees that a padded symbolic size is a multiple of 8.
+            below, right = (-(-size // WINDOW) * WINDOW - size for size in (height, width))
+            x = jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)))
         for block in self.feature_extraction:
             x = block(x)
         return x.reshape(batch, frames, *x.shape[1:])

@@ -6,6 +6,8 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from msitf_jax.ops.optical_flow import cubic_warp, optical_flow
+
 
 def upsample2x(x: jax.Array) -> jax.Array:
     """Bilinear x2: `[..., H, W, C]` -> `[..., 2H, 2W, C]`.
@@ -41,15 +43,47 @@ def bicubic_base(clip: jax.Array) -> jax.Array:
     Every frame is enlarged by Keys' cubic kernel (a = -0.5) with mirrored borders, which is MATLAB's
     `imresize(4, "bicubic")`; each frame between is the mean of its neighbours.
     """
-    large = _cubic4x(_cubic4x(clip, axis=2), axis=3)
-    between = (large[:, :-1] + large[:, 1:]) / 2
-    out = jnp.zeros((large.shape[0], 2 * large.shape[1] - 1, *large.shape[2:]), large.dtype)
-    return out.at[:, ::2].set(large).at[:, 1::2].set(between)
+    large = bicubic4x(clip)
+    return interleave(large, (large[:, :-1] + large[:, 1:]) / 2)
+
+
+def flow_base(clip: jax.Array) -> jax.Array:
+    """As `bicubic_base`, but each frame between is the mean of its neighbours moved halfway along the optical flow.
+
+    See `msitf_jax.ops.optical_flow`.
+    """
+    batch, frames, *frame = clip.shape
+    pairs = [clip[:, first : first + frames - 1].reshape(-1, *frame) for first in (0, 1)]
+    between = blend(*move_to(*pairs, optical_flow(*pairs), 0.5), 0.5)
+    return bicubic4x(interleave(clip, between.reshape(batch, frames - 1, *frame)))
+
+
+def move_to(
+    earlier: jax.Array, later: jax.Array, flow: jax.Array, time: jax.Array | float
+) -> tuple[jax.Array, jax.Array]:
+    """Frames `[B, H, W, 3]` moved to a time between them along `optical_flow(earlier, later, time)`."""
+    return cubic_warp(earlier, -time * flow), cubic_warp(later, (1 - time) * flow)
+
+
+def blend(earlier: jax.Array, later: jax.Array, time: jax.Array | float) -> jax.Array:
+    """The mean of two frames that were moved to a time between them; the nearer one counts more."""
+    return (1 - time) * earlier + time * later
+
+
+def interleave(frames: jax.Array, between: jax.Array) -> jax.Array:
+    """`[B, N, ...]` and `[B, N-1, ...]` -> `[B, 2N-1, ...]`, in turns."""
+    out = jnp.zeros((frames.shape[0], 2 * frames.shape[1] - 1, *frames.shape[2:]), frames.dtype)
+    return out.at[:, ::2].set(frames).at[:, 1::2].set(between)
+
+
+def bicubic4x(frames: jax.Array) -> jax.Array:
+    """MATLAB's `imresize(4, "bicubic")`: `[B, N, H, W, C]` -> `[B, N, 4H, 4W, C]`."""
+    return _cubic4x(_cubic4x(frames, axis=2), axis=3)
 
 
 # The enlarged clips that a network may add to, which are what it is compared with, too.
-Base: TypeAlias = Literal["trilinear", "bicubic"]
-BASES: dict[Base, Callable[[jax.Array], jax.Array]] = {"trilinear": trilinear_base, "bicubic": bicubic_base}
+Base: TypeAlias = Literal["trilinear", "bicubic", "flow"]
+BASES: dict[Base, Callable[[jax.Array], jax.Array]] = {"trilinear": trilinear_base, "bicubic": bicubic_base, "flow": flow_base}
 
 
 def _cubic4x(x, axis):

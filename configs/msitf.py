@@ -44,12 +44,14 @@ def get_config() -> config_dict.ConfigDict:
     config.data.synthetic_height = 256
     config.data.synthetic_width = 448
 
-    config.optimizer = config_dict.ConfigDict()  # Adam with restarted cosine annealing
+    config.optimizer = config_dict.ConfigDict()  # Adam
+    config.optimizer.schedule = "cosine"  # restarted cosine annealing; or constant
     config.optimizer.learning_rate = 2e-4
     config.optimizer.min_learning_rate = 1e-7
     config.optimizer.period = 150_000  # steps from one restart to the next
     config.optimizer.periods = 4
     config.optimizer.warmup = 0  # steps at the beginning over which the rate rises
+    config.optimizer.cooldown = 0  # last steps over which a constant rate falls to min_learning_rate
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.99
     config.optimizer.max_grad_norm = config_dict.placeholder(float)  # unset: no clipping

@@ -254,6 +254,8 @@ def test_a_failure_is_not_hidden_by_what_closing_raises(tmp_path, monkeypatch):
         ("optimizer.min_learning_rate", 1.0, "must be from 0 to `optimizer.learning_rate` (=0.001)"),
         ("optimizer.period", 0, "must be above 0"),
         ("optimizer.warmup", -1, "must be 0 or more"),
+        ("optimizer.cooldown", -1, "must be 0 or more"),
+        ("optimizer.schedule", "linear", "must be one of cosine, constant"),
         ("optimizer.b1", 1.0, "must be at least 0 and below 1"),
         ("optimizer.max_grad_norm", 0.0, "must be above 0"),
         ("mesh.model", 3, "must divide the number of devices, 1"),

@@ -66,9 +66,9 @@ def test_flow_of_a_moving_texture(time):
     flow = flow_of(texture(60, 77), texture(60, 77, dy, dx), time)
     assert flow.shape == (1, 60, 77, 2)
     error = np.abs(np.asarray(flow)[0, 8:-8, 8:-8] - [dy, dx])
-    # Of a pixel; measured .05 and .15.
-    assert np.median(error) < 0.1
-    assert error.max() < 0.3
+    # Of a pixel; at most .04 and .17 were measured, the more where waves have long crests along the motion.
+    assert np.median(error) < 0.08
+    assert np.percentile(error, 95) < 0.34
 
 
 def test_flow_of_large_motion():

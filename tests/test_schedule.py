@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from msitf_jax.training.schedule import make_optimizer, restarted_cosine
+from msitf_jax.training.schedule import constant_with_cooldown, make_optimizer, restarted_cosine
 from tests.conftest import golden
 
 
@@ -47,6 +47,16 @@ def test_the_rate_rises_at_the_beginning_only():
     plain, warm = (np.array(restarted_cosine(1e-3, 1e-5, 50, 2, warmup)(np.arange(100))) for warmup in (0, 20))
     np.testing.assert_allclose(warm[:20], plain[:20] * np.arange(20) / 20, rtol=1e-6)
     np.testing.assert_array_equal(warm[20:], plain[20:])
+
+
+def test_a_constant_rate_falls_in_the_last_steps_only():
+    steps = np.arange(130)
+    endless = np.array(constant_with_cooldown(1e-3, 1e-5, 10**9, 0, warmup=20)(steps))
+    np.testing.assert_allclose(endless, 1e-3 * np.minimum(steps / 20, 1), rtol=1e-6)
+    cooled = np.array(constant_with_cooldown(1e-3, 1e-5, 100, 25, warmup=20)(steps))
+    np.testing.assert_allclose(cooled[:76], endless[:76], rtol=1e-6)
+    wanted = np.maximum(1e-3 - (1e-3 - 1e-5) * (steps[75:] - 75) / 25, 1e-5)
+    np.testing.assert_allclose(cooled[75:], wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [range(1, 601), range(149_990, 150_010), range(599_990, 600_010)])

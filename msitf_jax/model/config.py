@@ -54,6 +54,7 @@ class MSITFConfig:
     trunk: Trunk = "swin"
     upsampling: Upsampling = "two_steps"
     context: bool = True
+    moments: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -6,12 +6,12 @@ from flax import nnx
 
 from msitf_jax.model.alignment import PCDAlignment, Pyramid
 from msitf_jax.model.config import MSITFConfig
+from msitf_jax.model.flow import FlowInterpolation, FlowPropagation, estimate_motion
 from msitf_jax.model.layers import Conv, ResidualBlock, leaky_relu, subpixel_upsample2x
 from msitf_jax.model.swin import WINDOW, SwinTrunk
 from msitf_jax.model.temporal import BidirectionalFusion, TemporalAttention
 from msitf_jax.ops.chunks import map_chunks, on_cpu
-from msitf_jax.model.flow import FlowInterpolation, FlowPropagation, estimate_motion
-from msitf_jax.ops.resize import BASES, bicubic4x, blend, interleave, move_to
+from msitf_jax.ops.resize import BASES, bicubic4x, interleave
 
 # The trunk and the reconstruction take this many low-resolution pixels at a time, or one frame: few enough to stay in a
 # CPU's cache and to keep the full-size feature maps small, enough to keep the cores busy.
@@ -145,26 +145,27 @@ class MSITF(nnx.Module):
         _check_clip(clip, dtype)
         recomputed = jax.checkpoint if remat else lambda part: part
         features = recomputed(self.shallow_features)(clip.astype(dtype))
-        if self.config.alignment != "pcd":
-            motion = estimate_motion(clip)
-            moved = self._moved(clip, motion)
-            features = self.propagation(features, clip, motion, remat=remat)
-            features = recomputed(self.flow_interpolation)(features, moved, motion)
-            base = bicubic4x(interleave(clip, blend(*moved, motion.time)))
-        else:
+        if self.config.alignment == "pcd":
             features = recomputed(self.interpolate)(features)
             features = self.temporal_fusion(features, remat=remat)
             base = BASES[self.config.base](clip)
+        else:
+            motion = estimate_motion(clip)
+            frames = interleave(clip, motion.middle)
+            if self.config.moments:
+                features = recomputed(self.flow_interpolation)(features, motion)
+                half = motion.time
+                ahead = interleave_flows(half * motion.ahead, (1 - half) * motion.between)
+                back = interleave_flows(-half * motion.between, (1 - half) * motion.back)
+                features = self.propagation(features, frames, ahead, back, remat=remat)
+            else:
+                features = self.propagation(features, clip, motion.ahead, motion.back, remat=remat)
+                features = recomputed(self.flow_interpolation)(features, motion)
+            base = bicubic4x(frames)
         if self.config.context:
             features = features + recomputed(self.context)(features)
         residual = self.render(features, (clip.shape[2], clip.shape[3]), survival, remat=remat)
         return base + residual.astype(clip.dtype)
-
-    def _moved(self, clip, motion):
-        batch, frames, *frame = clip.shape
-        pairs = [clip[:, first : first + frames - 1].reshape(-1, *frame) for first in (0, 1)]
-        flow = motion.between.reshape(-1, *motion.between.shape[2:])
-        return tuple(x.reshape(batch, frames - 1, *frame) for x in move_to(*pairs, flow, motion.time))
 
     def shallow_features(self, clip: jax.Array) -> jax.Array:
         """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`, H' and W' the next multiples of 8, zero below and to the right."""
@@ -230,6 +231,10 @@ class MSITF(nnx.Module):
         pixels = on_cpu(RENDER_PIXELS, DEVICE_RENDER_PIXELS)
         out = map_chunks(render_frames, (frames, survival), pixels // (frame[0] * frame[1]))
         return out.reshape(batch, length, 4 * height, 4 * width, 3)
+
+
+def interleave_flows(a, b):
+    return jnp.stack([a, b], 2).reshape(a.shape[0], 2 * a.shape[1], *a.shape[2:])
 
 
 def _check_clip(clip, dtype):

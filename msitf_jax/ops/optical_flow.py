@@ -164,7 +164,8 @@ def _blur(x, weights):
         size = x.shape[axis]
         padded = jnp.pad(x, [(radius, radius) if i == axis else (0, 0) for i in range(4)], mode="edge")
         x = sum(
-            weight * jax.lax.slice_in_dim(padded, first, first + size, axis=axis) for first, weight in enumerate(weights)
+            weight * jax.lax.slice_in_dim(padded, first, first + size, axis=axis)
+            for first, weight in enumerate(weights)
         )
     return x
 

@@ -53,21 +53,10 @@ def flow_base(clip: jax.Array) -> jax.Array:
     See `msitf_jax.ops.optical_flow`.
     """
     batch, frames, *frame = clip.shape
-    pairs = [clip[:, first : first + frames - 1].reshape(-1, *frame) for first in (0, 1)]
-    between = blend(*move_to(*pairs, optical_flow(*pairs), 0.5), 0.5)
+    earlier, later = (clip[:, first : first + frames - 1].reshape(-1, *frame) for first in (0, 1))
+    flow = optical_flow(earlier, later) / 2
+    between = (cubic_warp(earlier, -flow) + cubic_warp(later, flow)) / 2
     return bicubic4x(interleave(clip, between.reshape(batch, frames - 1, *frame)))
-
-
-def move_to(
-    earlier: jax.Array, later: jax.Array, flow: jax.Array, time: jax.Array | float
-) -> tuple[jax.Array, jax.Array]:
-    """Frames `[B, H, W, 3]` moved to a time between them along `optical_flow(earlier, later, time)`."""
-    return cubic_warp(earlier, -time * flow), cubic_warp(later, (1 - time) * flow)
-
-
-def blend(earlier: jax.Array, later: jax.Array, time: jax.Array | float) -> jax.Array:
-    """The mean of two frames that were moved to a time between them; the nearer one counts more."""
-    return (1 - time) * earlier + time * later
 
 
 def interleave(frames: jax.Array, between: jax.Array) -> jax.Array:
@@ -83,7 +72,11 @@ def bicubic4x(frames: jax.Array) -> jax.Array:
 
 # The enlarged clips that a network may add to, which are what it is compared with, too.
 Base: TypeAlias = Literal["trilinear", "bicubic", "flow"]
-BASES: dict[Base, Callable[[jax.Array], jax.Array]] = {"trilinear": trilinear_base, "bicubic": bicubic_base, "flow": flow_base}
+BASES: dict[Base, Callable[[jax.Array], jax.Array]] = {
+    "trilinear": trilinear_base,
+    "bicubic": bicubic_base,
+    "flow": flow_base,
+}
 
 
 def _cubic4x(x, axis):

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from msitf_jax.atomic import FilePath
 from msitf_jax.model.precision import COMPUTE_DTYPES
 from msitf_jax.training.initialization import INITIALIZATIONS
+from msitf_jax.training.schedule import SCHEDULES
 
 _T = TypeVar("_T")
 _OPTIONAL = ("init_from", "data.dir", "data.lr_dir", "optimizer.max_grad_norm", "ema_decay")
@@ -41,8 +42,11 @@ def check(config: ConfigDict) -> None:
     for name in ("b1", "b2"):
         if not 0 <= optimizer[name] < 1:
             raise ValueError(f"`optimizer.{name}` (={optimizer[name]!r}) must be at least 0 and below 1")
-    if not 0 <= optimizer.warmup < math.inf:
-        raise ValueError(f"`optimizer.warmup` (={optimizer.warmup!r}) must be 0 or more")
+    if optimizer.schedule not in SCHEDULES:
+        raise ValueError(f"`optimizer.schedule` (={optimizer.schedule!r}) must be one of {', '.join(SCHEDULES)}")
+    for name in ("warmup", "cooldown"):
+        if not 0 <= optimizer[name] < math.inf:
+            raise ValueError(f"`optimizer.{name}` (={optimizer[name]!r}) must be 0 or more")
     for name in ("learning_rate", "period", "periods"):
         if not 0 < optimizer[name] < math.inf:
             raise ValueError(f"`optimizer.{name}` (={optimizer[name]!r}) must be above 0")

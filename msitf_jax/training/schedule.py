@@ -1,7 +1,12 @@
 """The learning rate and the optimizer."""
 
+from typing import Literal, TypeAlias, get_args
+
 import jax.numpy as jnp
 import optax
+
+Schedule: TypeAlias = Literal["cosine", "constant"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
 def restarted_cosine(
@@ -26,6 +31,36 @@ def restarted_cosine(
     cosine = optax.cosine_decay_schedule(learning_rate, period, alpha=minimum / learning_rate)
     restarted = optax.join_schedules([cosine] * periods, [period * number for number in range(1, periods)])
     return lambda step: restarted(step) * jnp.minimum(step / warmup, 1) if warmup else restarted(step)
+
+
+def constant_with_cooldown(
+    learning_rate: float, minimum: float, steps: int, cooldown: int, warmup: int = 0
+) -> optax.Schedule:
+    """A constant rate, which falls linearly at the end (warmup-stable-decay; Hu et al., 2024, MiniCPM).
+
+    A run at a constant rate has no end of its own: any of its checkpoints can be cooled down.
+
+    Args:
+      learning_rate: until the cooldown.
+      minimum: at its end and from then on.
+      steps: of the whole run.
+      cooldown: the last of them, over which the rate falls; 0 for none.
+      warmup: steps at the beginning over which the rate rises from 0, in proportion to the step.
+
+    Returns:
+      An Optax schedule.
+
+    >>> rate = constant_with_cooldown(1e-3, 1e-5, steps=100, cooldown=20, warmup=10)
+    >>> [f"{rate(step):.3g}" for step in (0, 5, 10, 80, 90, 100, 200)]
+    ['0', '0.0005', '0.001', '0.001', '0.000505', '1e-05', '1e-05']
+    """
+
+    def rate(step):
+        left = jnp.clip((steps - step) / cooldown, 0, 1) if cooldown else 1.0
+        risen = jnp.minimum(step / warmup, 1) if warmup else 1.0
+        return risen * (minimum + (learning_rate - minimum) * left)
+
+    return rate
 
 
 def make_optimizer(

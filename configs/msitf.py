@@ -31,6 +31,12 @@ def get_config() -> config_dict.ConfigDict:
     config.model.stochastic_depth = 0.1
     config.model.base = "trilinear"
     config.model.interpolation = "first"
+    config.model.alignment = "pcd"
+    config.model.propagation_blocks = 2  # with an alignment along the flow
+    config.model.interpolation_blocks = 2  # likewise
+    config.model.trunk = "swin"
+    config.model.upsampling = "two_steps"
+    config.model.context = True
 
     config.data = config_dict.ConfigDict()  # input_pipeline.loader.DataConfig
     config.data.dir = config_dict.placeholder(str)  # prepared Vimeo-90K; without it, synthetic clips

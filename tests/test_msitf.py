@@ -253,7 +253,7 @@ def test_bad_clips_are_named(tiny, clip, message, train):
         ("channels", 60, r"`channels` \(=60\) must be divisible by `offset_groups` \(=8\)"),
         ("trunk_groups", 0, r"`trunk_groups` \(=0\) must be an int of at least 1"),
         ("stochastic_depth", 1.0, r"`stochastic_depth` \(=1.0\)"),
-        ("base", "nearest", r"`base` \(='nearest'\) must be one of trilinear, bicubic"),
+        ("base", "nearest", r"`base` \(='nearest'\) must be one of trilinear, bicubic, flow"),
         ("interpolation", "last", r"`interpolation` \(='last'\) must be one of first, mean, both"),
     ],
 )

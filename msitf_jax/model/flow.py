@@ -52,7 +52,7 @@ class Motion:
 def estimate_motion(clip: jax.Array, time: jax.Array | float = 0.5) -> Motion:
     """Finds the motion in a clip `[B, N, H, W, 3]`, RGB in 0..1, for frames at a time between each two of it."""
     batch, frames = clip.shape[:2]
-    clip = jax.lax.stop_gradient(clip)
+    clip = jax.lax.stop_gradient(clip).astype(at_least_float32(clip.dtype))
     time = jnp.asarray(time, clip.dtype)
     earlier, later = (_flat(clip[:, first : first + frames - 1]) for first in (0, 1))
     between = optical_flow(earlier, later, time)
@@ -71,14 +71,12 @@ class FlowAlignment(nnx.Module):
 
     Args:
       channels: of the features.
-      groups: of channels, each of which is sampled where offsets of its own correct the flow, and weighed by a mask;
-        0 samples all where the flow points.
+      groups: of channels, each of which is sampled where offsets of its own correct the flow, and weighed by a mask.
     """
 
     def __init__(self, channels: int, groups: int, *, rngs: nnx.Rngs) -> None:
         zeros = nnx.initializers.zeros
-        if groups:
-            self.conv_offset = Conv(channels, 3 * groups, kernel_init=zeros, bias_init=zeros, rngs=rngs)
+        self.conv_offset = Conv(channels, 3 * groups, kernel_init=zeros, bias_init=zeros, rngs=rngs)
         self.kernel = nnx.Param(jnp.eye(channels)[None, None])
         self.groups = groups
 
@@ -93,17 +91,13 @@ class FlowAlignment(nnx.Module):
           (offset `[B, H, W, G, 1, 2]`, mask `[B, H, W, G, 1]`), as `deform_conv2d` takes them; positions outside the
           frame are moved to its border.
         """
-        flow = flow[:, :, :, None]
-        mask = jnp.ones(flow.shape[:-1], flow.dtype)
-        if self.groups:
-            precise = at_least_float32(guide.dtype)
-            correction, mask = self.conv_offset.pieces([2 * self.groups, self.groups], guide, dtype=precise)
-            correction = MAX_CORRECTION * jnp.tanh(correction / MAX_CORRECTION)
-            flow = flow + correction.reshape(*mask.shape, 2)
-            mask = 2 * jax.nn.sigmoid(mask)
+        precise = at_least_float32(guide.dtype)
+        correction, mask = self.conv_offset.pieces([2 * self.groups, self.groups], guide, dtype=precise)
+        correction = MAX_CORRECTION * jnp.tanh(correction / MAX_CORRECTION)
+        flow = flow[:, :, :, None] + correction.reshape(*mask.shape, 2)
         grid = [jax.lax.broadcasted_iota(flow.dtype, flow.shape[:-1], axis) for axis in (1, 2)]
         inside = [jnp.clip(grid[axis] + flow[..., axis], 0, flow.shape[axis + 1] - 1) - grid[axis] for axis in (0, 1)]
-        return jnp.stack(inside, -1)[..., None, :], mask[..., None]
+        return jnp.stack(inside, -1)[..., None, :], 2 * jax.nn.sigmoid(mask)[..., None]
 
     def __call__(self, x: jax.Array, offset: jax.Array, mask: jax.Array) -> jax.Array:
         """x `[B, H, W, C]`, sampled as `offsets` says."""

@@ -53,8 +53,8 @@ class ConvTrunk(nnx.Module):
         count = config.trunk_groups * config.trunk_blocks
         self.blocks = nnx.List(ResidualBlock(config.channels, rngs=rngs) for _ in range(count))
 
-    def __call__(self, x: jax.Array, survival: None = None) -> jax.Array:
-        """`[B, H, W, C]` -> the same."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C]` -> the same shape."""
         for block in self.blocks:
             x = block(x)
         return x
@@ -79,16 +79,16 @@ class MSITF(nnx.Module):
         channels = config.channels
         self.conv_first = Conv(3, channels, rngs=rngs)
         self.feature_extraction = nnx.List(ResidualBlock(channels, rngs=rngs) for _ in range(config.residual_blocks))
-        if config.alignment != "pcd":
-            groups = config.offset_groups if config.alignment == "deformable_flow" else 0
-            self.propagation = FlowPropagation(channels, config.propagation_blocks, groups, rngs=rngs)
-            self.flow_interpolation = FlowInterpolation(channels, config.interpolation_blocks, groups, rngs=rngs)
-        else:
+        if config.alignment == "pcd":
             self.pyramid = Pyramid(channels, rngs=rngs)
             self.align = PCDAlignment(channels, config.offset_groups, rngs=rngs)
             aligned = 2 if config.interpolation == "both" else 1
             self.fusion = Conv(aligned * channels, channels, kernel_size=1, rngs=rngs)
             self.temporal_fusion = BidirectionalFusion(channels, config.offset_groups, rngs=rngs)
+        else:
+            groups = config.offset_groups
+            self.propagation = FlowPropagation(channels, config.propagation_blocks, groups, rngs=rngs)
+            self.flow_interpolation = FlowInterpolation(channels, config.interpolation_blocks, groups, rngs=rngs)
         if config.context:
             self.context = TemporalAttention(channels, config.temporal_heads, rngs=rngs)
         self.trunk = SwinTrunk(config, rngs=rngs) if config.trunk == "swin" else ConvTrunk(config, rngs=rngs)
@@ -118,9 +118,12 @@ class MSITF(nnx.Module):
         _check_clip(clip, self.conv_first.kernel.dtype)
         return self.forward(clip, self.draw_survival(clip.shape[0], clip.shape[1], rngs.dropout()))
 
-    def draw_survival(self, batch: int, frames: int, key: jax.Array) -> jax.Array:
-        """Stochastic depth for clips of so many input frames: `[B, 2N-1, groups, blocks, 2]`, see `SwinTrunk`."""
-        if self.config.trunk != "swin":
+    def draw_survival(self, batch: int, frames: int, key: jax.Array) -> jax.Array | None:
+        """Stochastic depth for clips of so many input frames: `[B, 2N-1, groups, blocks, 2]`, see `SwinTrunk`.
+
+        None for a trunk of convolutions, which has none.
+        """
+        if not isinstance(self.trunk, SwinTrunk):
             return None
         length = 2 * frames - 1
         drawn = self.trunk.draw_survival(batch * length, key, self.conv_first.kernel.dtype)
@@ -151,30 +154,23 @@ class MSITF(nnx.Module):
             base = BASES[self.config.base](clip)
         else:
             motion = estimate_motion(clip)
-            frames = interleave(clip, motion.middle)
-            if self.config.moments:
-                features = recomputed(self.flow_interpolation)(features, motion)
-                half = motion.time
-                ahead = interleave_flows(half * motion.ahead, (1 - half) * motion.between)
-                back = interleave_flows(-half * motion.between, (1 - half) * motion.back)
-                features = self.propagation(features, frames, ahead, back, remat=remat)
-            else:
-                features = self.propagation(features, clip, motion.ahead, motion.back, remat=remat)
-                features = recomputed(self.flow_interpolation)(features, motion)
-            base = bicubic4x(frames)
+            features = self.propagation(features, clip, motion.ahead, motion.back, remat=remat)
+            features = recomputed(self.flow_interpolation)(features, motion)
+            base = bicubic4x(interleave(clip, motion.middle.astype(clip.dtype)))
         if self.config.context:
             features = features + recomputed(self.context)(features)
         residual = self.render(features, (clip.shape[2], clip.shape[3]), survival, remat=remat)
         return base + residual.astype(clip.dtype)
 
     def shallow_features(self, clip: jax.Array) -> jax.Array:
-        """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`, H' and W' the next multiples of 8, zero below and to the right."""
+        """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`.
+
+        For the pyramids of "pcd", H' and W' are the next multiples of 8, zero below and to the right; else H and W.
+        """
         batch, frames, height, width, _ = clip.shape
         x = leaky_relu(self.conv_first(clip.reshape(batch * frames, height, width, 3)))
-        if self.config.trunk == "swin" or self.config.alignment == "pcd":
-            # Written so that JAX sees that a padded symbolic size is a multiple of 8.
-            below, right = (-(-size // WINDOW) * WINDOW - size for size in (height, width))
-            x = jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)))
+        if self.config.alignment == "pcd":
+            x = _pad_to_windows(x)
         for block in self.feature_extraction:
             x = block(x)
         return x.reshape(batch, frames, *x.shape[1:])
@@ -219,7 +215,10 @@ class MSITF(nnx.Module):
 
         def render_frames(chunk):
             x, survival = chunk
-            x = self.trunk(x, survival)
+            if self.config.trunk == "conv":
+                x = self.trunk(x)
+            else:
+                x = self.trunk(x if self.config.alignment == "pcd" else _pad_to_windows(x), survival)
             return self.reconstruction(x[:, :height, :width])
 
         if remat:
@@ -233,8 +232,11 @@ class MSITF(nnx.Module):
         return out.reshape(batch, length, 4 * height, 4 * width, 3)
 
 
-def interleave_flows(a, b):
-    return jnp.stack([a, b], 2).reshape(a.shape[0], 2 * a.shape[1], *a.shape[2:])
+def _pad_to_windows(x):
+    """`[B, H, W, C]` with zeros below and to the right, up to the trunk's windows of 8x8."""
+    # Written so that JAX sees that a padded symbolic size is a multiple of 8.
+    below, right = (-(-size // WINDOW) * WINDOW - size for size in x.shape[1:3])
+    return jnp.pad(x, ((0, 0), (0, below), (0, right), (0, 0)))
 
 
 def _check_clip(clip, dtype):

@@ -13,6 +13,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from msitf_jax.ops.dtypes import at_least_float32
+
 LEVELS = 4
 ITERATIONS = 3  # at each level
 WINDOW_SIGMA, WINDOW_RADIUS = 1.5, 3  # pixels over which one motion is assumed
@@ -34,16 +36,18 @@ def optical_flow(earlier: jax.Array, later: jax.Array, time: jax.Array | float =
       time: 0 is the earlier frame's, 1 the later one's.
 
     Returns:
-      `[B, H, W, 2]` float32: (dy, dx) in pixels from `earlier` to `later`, on the grid of the frame at `time`.
+      `[B, H, W, 2]`, at least float32: (dy, dx) in pixels from `earlier` to `later`, on the grid of the frame at
+      `time`.
     """
-    images = jnp.stack([earlier, later]).astype(jnp.float32)
-    gray = jax.lax.stop_gradient(images @ jnp.asarray(_LUMA, jnp.float32))
+    dtype = at_least_float32(earlier.dtype)
+    images = jax.lax.stop_gradient(jnp.stack([earlier, later]).astype(dtype))
+    gray = jnp.einsum("...c,c->...", images, jnp.asarray(_LUMA, dtype), precision="highest")
     height, width = gray.shape[2:]
-    time = jnp.asarray(time, jnp.float32)
+    time = jnp.asarray(time, dtype)
     pyramid = [_replicate(gray, 2 ** (LEVELS - 1))]
     for _ in range(LEVELS - 1):
         pyramid.append(_halve(pyramid[-1]))
-    flow = jnp.zeros((*pyramid[-1].shape[1:], 2), jnp.float32)
+    flow = jnp.zeros((*pyramid[-1].shape[1:], 2), dtype)
     for level, pair in enumerate(reversed(pyramid)):
         if level:
             flow = 2 * _double(flow)

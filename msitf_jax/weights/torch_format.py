@@ -84,8 +84,8 @@ def published_buffers(config: MSITFConfig) -> dict[str, npt.NDArray[Any]]:
     """The arrays that a published state dict carries and nobody trains: position tables, indices and shift masks."""
     side = 2 * WINDOW - 1
     regions = shift_regions(_MASK_SIZE, _MASK_SIZE).reshape(-1, WINDOW**2)
-    buffers = {}
-    for group in range(config.trunk_groups):
+    buffers: dict[str, npt.NDArray[Any]] = {}
+    for group in range(config.trunk_groups if config.trunk == "swin" else 0):
         for block in range(config.trunk_blocks):
             prefix = f"recon_trunk.layers.{group}.residual_group.blocks.{block}."
             table = relative_coordinates().reshape(1, side, side, 2)

@@ -48,21 +48,18 @@ FLOW = {
     "temporal_heads": 4,
     "stochastic_depth": 0.0,
 }
-DEFORM = FLOW | {"alignment": "deformable_flow"}
 ROWS = {
     "today": SHIPPED,
     "today, flow base": SHIPPED | {"base": "flow"},
     "flow": FLOW,
-    "deformable flow": DEFORM,
-    "24 channels": DEFORM | {"channels": 24, "offset_groups": 3, "temporal_heads": 3, "window_heads": 3},
-    "48 channels": DEFORM | {"channels": 48},
-    "swin trunk": DEFORM | {"trunk": "swin", "trunk_blocks": 2},
-    "two steps": DEFORM | {"upsampling": "two_steps"},
-    "moments": DEFORM | {"moments": True},
-    "context": DEFORM | {"context": True},
-    "4 propagation blocks": DEFORM | {"propagation_blocks": 4},
-    "6 trunk blocks": DEFORM | {"trunk_blocks": 6},
-    "4 residual blocks": DEFORM | {"residual_blocks": 4},
+    "24 channels": FLOW | {"channels": 24, "offset_groups": 3},
+    "48 channels": FLOW | {"channels": 48},
+    "swin trunk": FLOW | {"trunk": "swin", "trunk_blocks": 2},
+    "two steps": FLOW | {"upsampling": "two_steps"},
+    "context": FLOW | {"context": True},
+    "4 propagation blocks": FLOW | {"propagation_blocks": 4},
+    "6 trunk blocks": FLOW | {"trunk_blocks": 6},
+    "4 residual blocks": FLOW | {"residual_blocks": 4},
 }
 
 

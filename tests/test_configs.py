@@ -93,13 +93,10 @@ def test_placeholders_stay_unset_where_nothing_is_given():
 
 
 @pytest.mark.parametrize("row", choices.ROWS)
-def test_what_the_benchmark_compares_is_the_small_network_but_for_its_row(row, monkeypatch):
-    commands = []
-    monkeypatch.setattr(choices.subprocess, "run", lambda command, **_: commands.append(command))
-    base, interpolation = row.split("+")
-    choices.train("folder", "clips", base, interpolation)
-    found = parse(ROOT / "configs/msitf_small.py", *(flag for flag in commands[0] if flag.startswith("--config.")))
-    configuration.check(found)
-    expected = load(ROOT / "configs/msitf_small.py").model
-    expected.update(base=base, interpolation=interpolation)
-    assert found.model.to_dict() == expected.to_dict()
+def test_what_the_benchmark_compares_are_networks(row):
+    config = MSITFConfig(**choices.ROWS[row])
+    assert config.channels <= 48
+
+
+def test_the_benchmark_begins_with_what_is_shipped():
+    assert MSITFConfig(**choices.ROWS["today"]) == MSITFConfig(**load(ROOT / "configs/msitf_small.py").model)

@@ -14,7 +14,7 @@ import pytest
 from msitf_jax import cli, export, methods, weights
 from msitf_jax.ops.deform_conv import pallas_triton
 from tests.conftest import channels_last, golden
-from tests.tiny_network import TINY, quick_compilation, tiny_network
+from tests.tiny_network import TINY, TINY_FLOW, quick_compilation, tiny_network
 
 SIZE = (2, 3, 9, 7)
 OUTPUT = "float32[batch,2*frames - 1,4*height,4*width,3]"
@@ -38,6 +38,12 @@ def tiny():
 @pytest.fixture(scope="module")
 def program(tiny):
     return export.exported(tiny, "cpu")
+
+
+@pytest.fixture(scope="module")
+def flow_program():
+    method = methods.network(tiny_network(TINY_FLOW))
+    return method, export.exported(method, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +72,15 @@ def test_plain_resizes_can_be_exported_too(baseline):
     method, given = methods.method(baseline), clip(1, 3, 4, 5)
     out = jax.jit(export.exported(method, "cpu").call)(given)
     np.testing.assert_allclose(out, method.forward(method.state, given), rtol=0, atol=2.5e-7)
+
+
+@pytest.mark.parametrize("size", [(1, 2, 2, 3), (2, 3, 9, 13)])
+def test_a_network_along_optical_flow_can_be_exported_too(flow_program, size):
+    method, program = flow_program
+    given = clip(*size)
+    with quick_compilation():
+        expected = jax.jit(method.forward)(method.state, given)
+        np.testing.assert_allclose(jax.jit(program.call)(given), expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])

@@ -18,7 +18,7 @@ from flax import nnx
 from msitf_jax import MSITFConfig, cli, methods, weights
 from msitf_jax.weights import margin
 from msitf_jax.weights.__main__ import main
-from tests.tiny_network import tiny_network
+from tests.tiny_network import TINY_FLOW, tiny_network
 
 TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2, stochastic_depth=0.2)
 
@@ -50,6 +50,15 @@ def test_saved_is_loaded_bit_for_bit(model, tmp_path):
     assert len(metadata.pop("sha256")) == 64
     assert metadata == {"degradation": "bi", "licence": "CC0-1.0", "training_step": "7"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_network_along_optical_flow_is_saved_but_not_as_pth(tmp_path, capsys):
+    model = tiny_network(TINY_FLOW)
+    weights.save(model, tmp_path / "a.safetensors")
+    assert_equal(weights.load(tmp_path / "a.safetensors"), model)
+    assert cli.main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "b.pth")]) == 2
+    assert "a .pth file can't hold MSITFConfig(" in capsys.readouterr().err
+    assert not (tmp_path / "b.pth").exists()
 
 
 def test_equal_weights_are_equal_bytes_in_every_process(model, tmp_path):

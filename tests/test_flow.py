@@ -14,21 +14,8 @@ from msitf_jax.model.precision import narrow
 from msitf_jax.ops.resize import bicubic4x, bicubic_base, flow_base
 from tests.conftest import randomised
 from tests.test_optical_flow import texture
+from tests.tiny_network import TINY_FLOW
 
-TINY = MSITFConfig(
-    channels=8,
-    residual_blocks=1,
-    offset_groups=2,
-    alignment="flow",
-    propagation_blocks=1,
-    interpolation_blocks=1,
-    trunk="conv",
-    trunk_groups=1,
-    trunk_blocks=1,
-    upsampling="one_step",
-    context=False,
-    base="flow",
-)
 run = nnx.jit(lambda module, *arrays: module(*arrays))
 
 
@@ -38,7 +25,7 @@ def moving(frames, dy, dx, height=24, width=29):
 
 
 def network(scale=0.05, **fields):
-    return randomised(lambda: MSITF(MSITFConfig(**(vars(TINY) | fields)), rngs=nnx.Rngs(0)), scale)
+    return randomised(lambda: MSITF(MSITFConfig(**(vars(TINY_FLOW) | fields)), rngs=nnx.Rngs(0)), scale)
 
 
 def test_motion_of_a_clip_from_three_sides():
@@ -192,8 +179,8 @@ def test_bfloat16_is_close_to_float32():
 )
 def test_bad_configurations_are_named(field, value, message):
     with pytest.raises(ValueError, match=message):
-        MSITFConfig(**(vars(TINY) | {field: value}))
+        MSITFConfig(**(vars(TINY_FLOW) | {field: value}))
 
 
 def test_unused_fields_need_not_fit():
-    assert MSITFConfig(**(vars(TINY) | {"temporal_heads": 3, "window_heads": 5})).channels == 8
+    assert MSITFConfig(**(vars(TINY_FLOW) | {"temporal_heads": 3, "window_heads": 5})).channels == 8

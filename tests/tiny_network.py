@@ -9,6 +9,20 @@ from msitf_jax import MSITF, MSITFConfig
 from tests.conftest import randomised
 
 TINY = MSITFConfig(channels=8, residual_blocks=1, trunk_groups=1, offset_groups=2)
+TINY_FLOW = MSITFConfig(
+    channels=8,
+    residual_blocks=1,
+    offset_groups=2,
+    alignment="flow",
+    propagation_blocks=1,
+    interpolation_blocks=1,
+    trunk="conv",
+    trunk_groups=1,
+    trunk_blocks=1,
+    upsampling="one_step",
+    context=False,
+    base="flow",
+)
 
 
 def tiny_network(config=TINY):

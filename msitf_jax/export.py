@@ -28,7 +28,7 @@ def export(
     4 * width, 3]` float32, not clipped; frames, height and width are at least 2.
 
     Args:
-      weights: "trilinear", "bicubic", or weights, see `msitf_jax.weights.find`.
+      weights: "trilinear", "bicubic", "flow", or weights, see `msitf_jax.weights.find`.
       path: the file; what was there is replaced once the new one is whole.
       platform: where it will run; any machine can write for any.
       compute_dtype: what the network computes in, see `msitf_jax.model.precision`.

@@ -19,6 +19,8 @@ from msitf_jax.model.swin import WINDOW
 from msitf_jax.ops.resize import BASES as BASELINES
 from msitf_jax.weights import margin
 
+FLOW_MARGIN = 48  # of optical flow alone, as `msitf_jax.weights.margin.measure` defines it: 47 was found
+
 
 @dataclasses.dataclass(frozen=True)
 class Method:
@@ -55,7 +57,8 @@ def method(name: FilePath, compute_dtype: ComputeDtype = "float32") -> Method:
 
     Args:
       name: "trilinear" (the network's resized input, without what it learned), "bicubic" (imresize x4, each missing
-        frame the mean of its neighbours), or weights, see `msitf_jax.weights.find`.
+        frame the mean of its neighbours), "flow" (the same, its neighbors moved along the optical flow), or weights,
+        see `msitf_jax.weights.find`.
       compute_dtype: what the network computes in, "float32" or "bfloat16"; see `msitf_jax.model.precision`.
 
     Returns:
@@ -69,7 +72,8 @@ def method(name: FilePath, compute_dtype: ComputeDtype = "float32") -> Method:
     if name in BASELINES:
         if compute_dtype != "float32":
             raise ValueError(f"`compute_dtype` (={compute_dtype!r}) is for networks; {name} needs float32")
-        return Method(lambda state, clip: BASELINES[name](clip), {})
+        seen = {"margin": FLOW_MARGIN} if name == "flow" else {}
+        return Method(lambda state, clip: BASELINES[name](clip), {}, **seen)
     return network(weights.load(name), compute_dtype, tile_margin=weights.tile_margin(name))
 
 

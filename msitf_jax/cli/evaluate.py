@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "for vimeo90k_*: the folder with sequences/ and sep_testlist.txt or sep_fast_testlist.txt and so on",
     )
     parser.add_argument(
-        "--weights", required=True, help="msitf-small, a .safetensors or .pth file, or trilinear or bicubic"
+        "--weights", required=True, help="msitf-small, a .safetensors or .pth file, or trilinear, bicubic or flow"
     )
     parser.add_argument(
         "--degradation", choices=DEGRADATIONS, help="default: what the weights were made for, else bd_matlab"

@@ -9,7 +9,7 @@ from msitf_jax.model.precision import COMPUTE_DTYPES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """WEIGHTS, OUT and where it will run."""
     parser.add_argument(
-        "weights", metavar="WEIGHTS", help="msitf-small, a .safetensors or .pth file, or trilinear or bicubic"
+        "weights", metavar="WEIGHTS", help="msitf-small, a .safetensors or .pth file, or trilinear, bicubic or flow"
     )
     parser.add_argument("path", metavar="OUT", help="the file to write, such as msitf.jaxexport")
     parser.add_argument("--platform", choices=export.PLATFORMS, default="cpu", help="where it will run (default: cpu)")

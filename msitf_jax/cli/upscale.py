@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--weights",
         default=DEFAULT_WEIGHTS,
-        help="msitf-small (the default), a .safetensors or .pth file, or trilinear or bicubic, which only resize",
+        help="msitf-small (the default), a .safetensors or .pth file, or trilinear, bicubic or flow, which only resize",
     )
     network.add_argument(
         "--degradation",

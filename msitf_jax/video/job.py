@@ -82,7 +82,7 @@ def run(
     Args:
       source: a video file or a folder of frames, see `reader.open_source`.
       output: a file (see `writer.CONTAINERS`), or a folder for PNG frames: a name without an ending.
-      weights: "msitf-small", a weight file, "trilinear" or "bicubic"; see `msitf_jax.methods.method`.
+      weights: "msitf-small", a weight file, "trilinear", "bicubic" or "flow"; see `msitf_jax.methods.method`.
       degradation: what weights must have been made for, if they say; see `input_pipeline.degradation`.
       compute_dtype, scale, interpolate, cut, memory: see `Upscaler`.
       fps, start, end: see `reader.open_source`.

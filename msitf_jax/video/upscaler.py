@@ -32,7 +32,7 @@ class Upscaler:
     Compiled once for the size of frames it first sees, and again for another.
 
     Args:
-      weights: "msitf-small", a weight file, "trilinear" or "bicubic"; see `msitf_jax.methods.method`.
+      weights: "msitf-small", a weight file, "trilinear", "bicubic" or "flow"; see `msitf_jax.methods.method`.
       scale: 4, or 2: what the network gives, each 2x2 pixels averaged.
       interpolate: give frames between; False gives as many frames as there were.
       scenes: find scene cuts and show no mixture across them.

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shutil
 import signal
 
 import cv2
@@ -18,7 +19,7 @@ from msitf_jax.training import loop, writers
 from msitf_jax.weights import margin
 from msitf_jax.weights.files import save_torch
 from tests.test_benchmark import write_clip
-from tests.tiny_network import quick_compilation, tiny_network
+from tests.tiny_network import TINY_FLOW, quick_compilation, tiny_network
 from tests.training import assert_same_files, assert_same_state, configuration, train, uninterrupted
 
 
@@ -43,6 +44,21 @@ def poison(run):
         lambda leaf: jax.device_put(np.full(leaf.shape, np.nan, leaf.dtype), leaf.sharding), run.state.params
     )
     run.state = dataclasses.replace(run.state, params=params)
+
+
+def test_a_checkpoint_of_an_endless_run_along_the_flow_is_cooled_down(tmp_path, monkeypatch):
+    monkeypatch.setattr(margin, "measure", lambda model: 40)
+    flow = {f"model.{name}": value for name, value in vars(TINY_FLOW).items()}
+    endless = flow | {"optimizer.schedule": "constant", "ema_decay": 0.9, "num_train_steps": 4}
+    train(tmp_path / "endless", **endless)
+    (tmp_path / "cooled" / "checkpoints").mkdir(parents=True)
+    shutil.copytree(tmp_path / "endless/checkpoints/4", tmp_path / "cooled/checkpoints/4")
+    state, _ = train(tmp_path / "cooled", **endless | {"num_train_steps": 8, "optimizer.cooldown": 4})
+    assert int(state.step) == 8
+    records = writers.read_metrics(tmp_path / "cooled" / "metrics.jsonl")
+    rates = {record["step"]: record["train/learning_rate"] for record in records if "train/loss" in record}
+    assert rates == pytest.approx({6: 1e-3 / 2 + 1e-7 / 2, 8: 1e-7}, rel=1e-5)
+    assert weights.load(tmp_path / "cooled" / "model.safetensors").config == TINY_FLOW
 
 
 def test_a_run_learns_and_logs_under_the_documented_names():

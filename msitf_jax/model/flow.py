@@ -63,7 +63,7 @@ def estimate_motion(clip: jax.Array, time: jax.Array | float = 0.5) -> Motion:
         cubic_warp(earlier, -time * between),
         cubic_warp(later, (1 - time) * between),
     )
-    return Motion(*(x.reshape(batch, frames - 1, *x.shape[1:]) for x in arrays), time)
+    return Motion(*(x.reshape(batch, frames - 1, *x.shape[1:]) for x in arrays), time=time)
 
 
 class FlowAlignment(nnx.Module):

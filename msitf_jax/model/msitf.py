@@ -215,7 +215,7 @@ class MSITF(nnx.Module):
 
         def render_frames(chunk):
             x, survival = chunk
-            if self.config.trunk == "conv":
+            if isinstance(self.trunk, ConvTrunk):
                 x = self.trunk(x)
             else:
                 x = self.trunk(x if self.config.alignment == "pcd" else _pad_to_windows(x), survival)

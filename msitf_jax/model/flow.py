@@ -56,14 +56,14 @@ def estimate_motion(clip: jax.Array, time: jax.Array | float = 0.5) -> Motion:
     time = jnp.asarray(time, clip.dtype)
     earlier, later = (_flat(clip[:, first : first + frames - 1]) for first in (0, 1))
     between = optical_flow(earlier, later, time)
-    arrays = (
-        between,
-        seen_from(between, -time),
-        -seen_from(between, 1 - time),
-        cubic_warp(earlier, -time * between),
-        cubic_warp(later, (1 - time) * between),
-    )
-    return Motion(*(x.reshape(batch, frames - 1, *x.shape[1:]) for x in arrays), time=time)
+    arrays = {
+        "between": between,
+        "ahead": seen_from(between, -time),
+        "back": -seen_from(between, 1 - time),
+        "earlier": cubic_warp(earlier, -time * between),
+        "later": cubic_warp(later, (1 - time) * between),
+    }
+    return Motion(time=time, **{name: x.reshape(batch, frames - 1, *x.shape[1:]) for name, x in arrays.items()})
 
 
 class FlowAlignment(nnx.Module):

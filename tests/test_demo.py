@@ -29,7 +29,7 @@ def test_a_clip_is_upscaled_scored_and_compared(weight_file, tmp_path):
     for name, found in scores.items():
         wanted = score_outputs(methods.method(name)(given), truth)
         assert found == pytest.approx(wanted, rel=1e-9)
-    assert list(scores) == ["trilinear", "bicubic", weight_file]
+    assert list(scores) == ["trilinear", "bicubic", "flow", weight_file]
     with av.open(tmp_path / "demo" / "upscaled.mp4") as video:
         assert [(frame.width, frame.height) for frame in video.decode(video=0)] == [(48, 32)] * 7
     assert "data:image" in (tmp_path / "demo" / "compare.html").read_text()

@@ -308,5 +308,5 @@ def test_unknown_fields_are_named(tmp_path):
     config = configuration()
     config.unlock()
     config.model.colour = 3
-    with pytest.raises(ValueError, match=r"^`model.colour`: no such field, expected one of base, channels"):
+    with pytest.raises(ValueError, match=r"^`model.colour`: no such field, expected one of alignment, base, channels"):
         loop.train_and_evaluate(config, tmp_path / "run")

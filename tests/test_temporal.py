@@ -75,5 +75,5 @@ def test_one_scan_takes_both_directions_and_only_what_needs_the_state():
     # Per alignment: 4 of the state's pyramid, 3 halves of offset convolutions, 1 + 2 + 2 further offset convolutions,
     # 3 pairs for offsets and masks, 2 feature convolutions; and the gates.
     assert counts["conv_general_dilated"] == 2 * (4 + 3 + 5 + 6 + 2) + 1
-    # Per alignment: 3 deformable convolutions and a 1x1 fusion.
-    assert counts["dot_general"] == 2 * (3 + 1)
+    # Per alignment: 3 deformable convolutions, each in two halves, and a 1x1 fusion.
+    assert counts["dot_general"] == 2 * (3 * 2 + 1)

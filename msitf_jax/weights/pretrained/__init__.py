@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 
 SHA256 = {
-    "msitf-small": "41d083a92c42646c711cc506088925de451122239de70c22ac4dd51c04eec59d",
+    "msitf-small": "b7c34f2bb6084b0c6b5f212138e047ceec81d1fce858d89c8916de37d7492286",
 }
 
 

@@ -9,12 +9,10 @@ these rounds.
 """
 
 import argparse
-import contextlib
 import functools
 import importlib
 import pathlib
 import statistics
-import sys
 import time
 
 import jax
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.op import OFFSET_PIXELS, with_gradients
+from benchmarks.turns import modules_of
 from msitf_jax.ops import deform_conv2d
 from msitf_jax.ops.convolution import conv2d
 
@@ -54,11 +53,7 @@ def make_arguments(shape, groups, taps, smooth):
 
 def op_of(checkout):
     """`deform_conv2d` of another checkout of this repository."""
-    with contextlib.ExitStack() as restore:
-        for name in [name for name in sys.modules if name.split(".")[0] == "msitf_jax"]:
-            restore.callback(sys.modules.__setitem__, name, sys.modules.pop(name))
-        sys.path.insert(0, str(checkout))
-        restore.callback(sys.path.remove, str(checkout))
+    with modules_of(checkout):
         return importlib.import_module("msitf_jax.ops").deform_conv2d
 
 
@@ -108,7 +103,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--case", action="append", choices=CASES, help="this one; may be repeated")
     options = parser.parse_args()
-    before = op_of(options.against.resolve()) if options.against else None
+    before = op_of(options.against) if options.against else None
     ratios = {case: measure(case, options.smooth, options.rounds, before) for case in options.case or CASES}
     if before and set(MEAN_OF) <= set(ratios):
         forward, gradients = (statistics.mean(ratios[case][i] for case in MEAN_OF) for i in (0, 1))

@@ -59,6 +59,7 @@ ROWS = {
     "context": FLOW | {"context": True},
     "4 propagation blocks": FLOW | {"propagation_blocks": 4},
     "6 trunk blocks": FLOW | {"trunk_blocks": 6},
+    "deep": FLOW | {"residual_blocks": 3, "propagation_blocks": 3, "trunk_blocks": 5},
     "4 residual blocks": FLOW | {"residual_blocks": 4},
 }
 

@@ -71,7 +71,6 @@ def main():
     parser.add_argument("--rows", default=";".join(ROWS), help="names of rows, separated by semicolons")
     parser.add_argument("--minutes", type=float, default=10, help="of CPU time that each row is trained for")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fields", default="{}", help="JSON of more fields, for a trial that is not kept")
     parser.add_argument("--core", type=int, help="train the one row here, on this core")
     options = parser.parse_args()
     names = options.rows.split(";")
@@ -128,7 +127,7 @@ def train(name, options):
     from msitf_jax.evaluation.benchmark import score_outputs
     from msitf_jax.training import initialization, state, step
 
-    config = MSITFConfig(**(ROWS.get(name, {}) | json.loads(options.fields)))
+    config = MSITFConfig(**ROWS[name])
     data = loader.DataConfig(dir=options.data_dir, degradation="bi", crop=CROP, threads=1)
     batches = loader.train_batches(data, seed=options.seed, batch_size=BATCH)
     mesh = sharding.make_mesh()

@@ -22,8 +22,8 @@ MAX_GRAD_NORM = 45_000.0
 VALIDATION_SEPTUPLETS = 30  # spread over the clips, which count alike
 VID4 = (144, 180)  # height, width of the window that is timed
 
-# What is shipped today, and networks along optical flow.
-SHIPPED = {
+# The network of version 0.1.0, and networks along optical flow.
+FIRST = {
     "channels": 24,
     "residual_blocks": 3,
     "offset_groups": 3,
@@ -45,21 +45,20 @@ FLOW = {
     "upsampling": "one_step",
     "context": False,
     "offset_groups": 4,
-    "temporal_heads": 4,
     "stochastic_depth": 0.0,
 }
 ROWS = {
-    "today": SHIPPED,
-    "today, flow base": SHIPPED | {"base": "flow"},
+    "0.1.0": FIRST,
+    "0.1.0, flow base": FIRST | {"base": "flow"},
     "flow": FLOW,
     "24 channels": FLOW | {"channels": 24, "offset_groups": 3},
     "48 channels": FLOW | {"channels": 48},
     "swin trunk": FLOW | {"trunk": "swin", "trunk_blocks": 2},
     "two steps": FLOW | {"upsampling": "two_steps"},
-    "context": FLOW | {"context": True},
+    "context": FLOW | {"context": True, "temporal_heads": 4},
     "4 propagation blocks": FLOW | {"propagation_blocks": 4},
     "6 trunk blocks": FLOW | {"trunk_blocks": 6},
-    "deep": FLOW | {"residual_blocks": 3, "propagation_blocks": 3, "trunk_blocks": 5},
+    "shipped": FLOW | {"residual_blocks": 3, "propagation_blocks": 3, "trunk_blocks": 5},
     "4 residual blocks": FLOW | {"residual_blocks": 4},
 }
 

@@ -17,7 +17,7 @@ from msitf_jax import atomic
 from msitf_jax.training.writers import read_metrics
 
 ROOT = pathlib.Path(__file__).parent.parent
-RUNS = {"msitf_small": "first, 16x16 crops", "msitf_small_continued": "then, 24x24 crops"}
+RUN, COOLDOWN = "msitf_small", "msitf_small_cooled"  # of the shipped weights
 STYLE = {
     "svg.hashsalt": "msitf-jax",
     "font.size": 9,
@@ -84,14 +84,14 @@ def speed():
 def scores():
     """PSNR-Y of the baselines and the shipped weights, clip by clip, at the input's times and between."""
     rows = [row for row in table(ROOT / "MODEL_CARD.md", "clip", "weights") if not row[0].startswith("mean")]
-    colors = {"trilinear": BASE, "bicubic": BICUBIC, "msitf-small": NETWORK}
+    colors = {"trilinear": BASE, "bicubic": BICUBIC, "flow": SYNTHESIZED, "msitf-small": NETWORK}
     clips = list(dict.fromkeys(row[0] for row in rows))
     figure = Figure((7.5, 3.2), layout="constrained")
     for axes, clip in zip(figure.subplots(1, len(clips)), clips, strict=True):
         values = {row[1]: [float(row[column]) for column in (2, 4, 5)] for row in rows if row[0] == clip}
         for place, (name, color) in enumerate(colors.items()):
-            x = [column + 0.28 * (place - 1) for column in range(3)]
-            axes.bar(x, values[name], 0.26, color=color, label=name)
+            x = [column + 0.22 * (place - 1.5) for column in range(3)]
+            axes.bar(x, values[name], 0.2, color=color, label=name)
             for left, value in zip(x, values[name], strict=True):
                 axes.annotate(f"{value:.1f}", (left, value), (0, 2), textcoords="offset points", ha="center", size=7.5)
         axes.set_ylim(min(map(min, values.values())) - 1.5, max(map(max, values.values())) + 0.6)
@@ -99,41 +99,38 @@ def scores():
         axes.set_ylabel("PSNR-Y, dB (axis does not start at 0)", size=8)
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="y")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
 def training():
-    """Both stages in which the shipped weights were trained."""
-    runs = [read_metrics(ROOT / "benchmarks" / "results" / f"{name}.jsonl") for name in RUNS]
+    """The run that the shipped weights are from, and its cooldown."""
+    results = ROOT / "benchmarks" / "results"
+    cooled = read_metrics(results / f"{COOLDOWN}.jsonl")
+    branch = min(record["step"] for record in cooled)
+    run = [record for record in read_metrics(results / f"{RUN}.jsonl") if record["step"] < branch] + cooled
     figure = Figure((8, 6.2), layout="constrained")
-    panels = figure.subplots(
-        3, 2, sharex="col", sharey="row", height_ratios=[2, 1, 1], width_ratios=[run[-1]["step"] for run in runs]
-    )
-    for column, (run, stage) in enumerate(zip(runs, RUNS.values(), strict=True)):
-        validation, psnr, rate = panels[:, column]
-        for name, label, color, style in (
-            ("eval/psnr_y_input", "input frames", INPUT, "s-"),
-            ("eval/psnr_y", "all frames", NETWORK, "o-"),
-            ("eval/psnr_y_base", "bicubic base, all frames", BASE, "--"),
-            ("eval/psnr_y_synthesized", "frames in between", SYNTHESIZED, "^-"),
-        ):
-            steps, values = _series(run, name)
-            validation.plot(steps, values, style, color=color, markersize=4, linewidth=1.4, label=label)
-            validation.annotate(
-                f"{values[-1]:.2f}", (steps[-1], values[-1]), (0, 5), textcoords="offset points", ha="right", size=8
-            )
-        psnr.plot(*_series(run, "train/psnr"), color=NETWORK, linewidth=1.2)
-        rate.plot(*_series(run, "train/learning_rate"), color="#404040", linewidth=1.4)
-        validation.set_title(stage)
-        rate.set(xlabel="step", xlim=(0, run[-1]["step"] * 1.01))
-        for axes in panels[:, column]:
-            axes.grid()
-    labels = "validation PSNR-Y, dB,\n16 clips of 448x256", "training PSNR, dB,\nRGB, on crops", "learning rate"
-    for axes, label in zip(panels[:, 0], labels, strict=True):
+    validation, psnr, rate = figure.subplots(3, 1, sharex=True, height_ratios=[2, 1, 1])
+    for name, label, color, style in (
+        ("eval/psnr_y_input", "input frames", INPUT, "s-"),
+        ("eval/psnr_y", "all frames", NETWORK, "o-"),
+        ("eval/psnr_y_base", "base: bicubic along the flow, all frames", BASE, "--"),
+        ("eval/psnr_y_synthesized", "frames in between", SYNTHESIZED, "^-"),
+    ):
+        steps, values = _series(run, name)
+        validation.plot(steps, values, style, color=color, markersize=4, linewidth=1.4, label=label)
+        validation.annotate(
+            f"{values[-1]:.2f}", (steps[-1], values[-1]), (0, 5), textcoords="offset points", ha="right", size=8
+        )
+    psnr.plot(*_series(run, "train/psnr"), color=NETWORK, linewidth=1.2)
+    rate.plot(*_series(run, "train/learning_rate"), color="#404040", linewidth=1.4)
+    rate.set(xlabel="step", xlim=(0, run[-1]["step"] * 1.01))
+    labels = "validation PSNR-Y, dB,\n30 septuplets of 5 clips", "training PSNR, dB,\nRGB, on crops", "learning rate"
+    for axes, label in zip((validation, psnr, rate), labels, strict=True):
+        axes.grid()
         axes.set_ylabel(label)
-    panels[2, 0].ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
+    figure.legend(*validation.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

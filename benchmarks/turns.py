@@ -1,8 +1,7 @@
 """Configurations beside each other, in one process and in turns: a window upscaled, and a training step.
 
-    python -m benchmarks.turns msitf_small msitf_flow
     git worktree add /tmp/before REVISION
-    python -m benchmarks.turns /tmp/before:msitf_small msitf_small msitf_flow    # one of them as it was there
+    python -m benchmarks.turns /tmp/before:msitf_small msitf_small    # one of them as it was there
 
 A configuration is a file in configs/, without .py, of this checkout or of another one. What else the machine does slows
 down each of them alike; a ratio to the first one is the median over the rounds. As `train.py` does, it runs in huge

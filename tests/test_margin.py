@@ -35,7 +35,7 @@ class Average(nnx.Module):
 
 
 @pytest.mark.parametrize("way", [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1)])
-@pytest.mark.parametrize(("reach", "expected"), [(1, 8), (8, 8), (9, 16), (31, 32), (33, 40)])
+@pytest.mark.parametrize(("reach", "expected"), [(1, 8), (8, 8), (9, 16), (31, 32), (33, 40), (97, 104)])
 def test_it_is_how_far_is_seen_on_each_side_rounded_up(way, reach, expected):
     assert margin.measure(Echo(*(reach * step for step in way))) == expected
 
@@ -50,13 +50,13 @@ def test_differences_up_to_the_tolerance_do_not_count():
 
 
 def test_a_network_that_sees_the_whole_frame_has_the_most_that_is_measured():
-    assert margin.measure(Average()) == 56
+    assert margin.measure(Average()) == 120
 
 
 def test_the_frames_are_detailed_and_move_and_are_always_the_same():
     clip = margin._moving_texture()
     assert clip.dtype == np.float32
-    assert clip.shape == (4, 171, 176, 3)
+    assert clip.shape == (4, 299, 304, 3)
     assert clip.min() >= 0
     assert clip.max() <= 1
     assert clip.std((1, 2)).min() > 0.1

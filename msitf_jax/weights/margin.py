@@ -9,13 +9,13 @@ from flax import nnx
 from msitf_jax.model.msitf import MSITF
 from msitf_jax.model.swin import WINDOW
 
-# Input pixels, of weights that say nothing: twice that of msitf-small. Random weights of the published size, which add
-# 12 and 32 of 255 and sample up to 10 pixels away at every level, have 34 and 63 (tests/test_margin.py, slow).
+# Input pixels, of weights that say nothing: networks without flow. Random weights of the published size, which add 12
+# and 32 of 255 and sample up to 10 pixels away at every level, have 34 and 63 (tests/test_margin.py, slow).
 DEFAULT = 64
 MOST = 512
 TOLERANCE = 0.05 / 255  # of the output; rounding to 8 bits moves a value by up to ten times as much
 
-_FRAMES, _HEIGHT, _WIDTH = 4, 171, 176  # one axis is no multiple of the network's grid
+_FRAMES, _HEIGHT, _WIDTH = 4, 299, 304  # one axis is no multiple of the network's grid
 _CUT = 4 * WINDOW  # where on each axis the part begins, and how far before the frame's end it ends
 
 
@@ -30,7 +30,7 @@ def measure(model: MSITF) -> int:
 
     Returns:
       Input pixels beside a cut where a value differs by more than `TOLERANCE`, rounded up to a multiple of 8. The
-      middle of the part is 54 from a cut, so 56 is the most, which a network that sees farther gets as well.
+      middle of the part is 118 from a cut, so 120 is the most, which a network that sees farther gets as well.
     """
     graph, state = nnx.split(model)
     clip = _moving_texture()[None]

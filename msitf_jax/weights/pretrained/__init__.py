@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 
 SHA256 = {
-    "msitf-small": "b7c34f2bb6084b0c6b5f212138e047ceec81d1fce858d89c8916de37d7492286",
+    "msitf-small": "f26cebd63458e4b327a47f78cb30e4abcb26740f87b5063859205db5b60d4efc",
 }
 
 

@@ -34,6 +34,7 @@ def make_train_step(
     remat: bool = False,
     ema_decay: float | None = None,
     stochastic_depth: bool = True,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = charbonnier,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
     """Compiles a training step.
 
@@ -49,6 +50,7 @@ def make_train_step(
       remat: recompute instead of keeping, see `MSITF.forward`.
       ema_decay: of the moving average, for a state that has one.
       stochastic_depth: False turns it off.
+      loss: a function of (output, truth), summed over clips, see `msitf_jax.training.losses`.
 
     Returns:
       A function (state, batch) -> (state, metrics) that takes the old state's memory. `batch` is
@@ -60,14 +62,14 @@ def make_train_step(
         dtype = jax.tree.leaves(params)[0].dtype
         low, high = (_unit_range(x, dtype) if x.dtype == jnp.uint8 else x for x in (low, high))
 
-        def loss(params):
+        def loss_and_psnr(params):
             if compute_dtype == "bfloat16":
                 params = narrow(params, jnp.bfloat16)
             output = nnx.merge(graph, params).forward(low, survival, remat=remat)
-            return charbonnier(output, high), jnp.sum(clip_psnr(output, high))
+            return loss(output, high), jnp.sum(clip_psnr(output, high))
 
-        (loss, psnr), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        return loss, psnr, gradients
+        (summed_loss, psnr), gradients = jax.value_and_grad(loss_and_psnr, has_aux=True)(params)
+        return summed_loss, psnr, gradients
 
     summed = sharding.per_device(mesh, loss_and_gradients, summed=True)
 
@@ -78,13 +80,13 @@ def make_train_step(
             # Drawn for the whole batch at once, so that it does not depend on how many devices share it.
             key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
             survival = nnx.merge(graph, state.params).draw_survival(clips, frames, key)
-        loss, psnr, gradients = summed(state.params, batch["low"], batch["high"], survival)
+        summed_loss, psnr, gradients = summed(state.params, batch["low"], batch["high"], survival)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
             ema = optax.incremental_update(params, ema, 1 - ema_decay)  # type: ignore[operator]  # given with such a state
-        metrics = {"loss": loss, "psnr": psnr / clips, "grad_norm": optax.tree.norm(gradients)}
+        metrics = {"loss": summed_loss, "psnr": psnr / clips, "grad_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, opt_state, ema, state.key), metrics
 
     return jax.jit(

@@ -25,7 +25,7 @@ REFERENCE = "flow"
 WARMUP = 0.05  # part of the steps over which the rate rises; then it falls as a cosine
 MAX_GRAD_NORM = 45_000.0  # of four clips of four 24x24 frames
 TURNS = 5  # in which costs are measured
-VALIDATION_SEPTUPLETS = 30  # spread over the clips, which count alike
+VALIDATION_SEPTUPLETS = 15  # spread over the clips, which count alike
 VID4 = (144, 180)  # height, width of the window that is timed
 
 # The network of version 0.1.0, and networks along optical flow.
@@ -61,7 +61,7 @@ class Phase:
 
     Attributes:
       share: of the row's time.
-      frames, crop, candidates: of `input_pipeline.loader.DataConfig`.
+      frames, crop, candidates, thirds: of `input_pipeline.loader.DataConfig`.
       loss: "charbonnier", "squares" or "frequencies", see `losses_by_name`.
       blanked: one of each clip's frames is black.
     """
@@ -70,6 +70,7 @@ class Phase:
     frames: int = 4
     crop: int = 24
     candidates: int = 1
+    thirds: float = 0.0
     loss: str = "charbonnier"
     blanked: bool = False
 
@@ -108,6 +109,8 @@ ROWS = {
     "best of 4 crops": Row(FLOW, (Phase(candidates=4),)),
     "2 frames, then 4": Row(FLOW, (Phase(1 / 3, frames=2), Phase(2 / 3))),
     "2 frames": Row(FLOW, (Phase(frames=2),)),
+    "3 frames": Row(FLOW, (Phase(frames=3),)),
+    "3 frames, thirds": Row(FLOW, (Phase(frames=3, thirds=0.5),)),
     "squares at the end": Row(FLOW, (Phase(0.7), Phase(0.3, loss="squares"))),
     "frequencies": Row(FLOW, (Phase(loss="frequencies"),)),
     "blanked frames first": Row(FLOW, (Phase(0.25, blanked=True), Phase(0.75))),
@@ -119,7 +122,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.choices", description=__doc__)
     parser.add_argument("--data_dir", required=True, help="prepared septuplets with a split val")
     parser.add_argument("--rows", default=";".join(ROWS), help="names of rows, separated by semicolons")
-    parser.add_argument("--steps", type=int, default=2500, help="of the row flow, whose time each row is trained for")
+    parser.add_argument("--steps", type=int, default=1250, help="of the row flow, whose time each row is trained for")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--core", type=int, help="train the one row here, on this core")
     options = parser.parse_args()
@@ -191,6 +194,7 @@ def train(name, options):
             frames=phase.frames,
             crop=phase.crop,
             crop_candidates=phase.candidates,
+            thirds=phase.thirds,
             threads=1,
         )
         rng = np.random.default_rng(options.seed)
@@ -211,8 +215,7 @@ def train(name, options):
     streams = [batches(row, phase, number) for number, phase in enumerate(row.phases)]
     firsts = [next(stream) for stream in streams]
     programs = [
-        compiled(row, phase, graph, trained, optimizer, batch)
-        for phase, batch in zip(row.phases, firsts, strict=True)
+        compiled(row, phase, graph, trained, optimizer, batch) for phase, batch in zip(row.phases, firsts, strict=True)
     ]
     clip = np.zeros((1, 4, *VID4, 3), np.uint8)
 
@@ -240,9 +243,7 @@ def train(name, options):
     step_costs, window_cost = [cost / costs[0] for cost in costs[1:-2]], costs[-1] / costs[-2]
     del other, other_program, other_window, calls
 
-    counts = [
-        round(options.steps * phase.share / cost) for phase, cost in zip(row.phases, step_costs, strict=True)
-    ]
+    counts = [round(options.steps * phase.share / cost) for phase, cost in zip(row.phases, step_costs, strict=True)]
     total = sum(counts)
     done = 0
     for count, program, stream in zip(counts, programs, streams, strict=True):

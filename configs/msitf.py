@@ -45,6 +45,7 @@ def get_config() -> config_dict.ConfigDict:
     config.data.frames = 4  # that go in; 2 are any pair of neighbors of these, and three are the truth
     config.data.crop = 32  # low-resolution pixels
     config.data.crop_candidates = 1  # of more the crop with the most detail and motion is taken
+    config.data.thirds = 0.0  # share of clips with every third frame, for networks of other times than halfway
     config.data.threads = 2
     config.data.synthetic_clips = 64
     config.data.synthetic_height = 256

@@ -34,6 +34,9 @@ class DataConfig:
       crop: side of the square training crops in low-resolution pixels; 4 times that of the full-size frames.
       crop_candidates: how many crops are drawn of a clip, of which the one with the most detail and motion is taken
         (`transforms.activity`); 1 takes what is drawn.
+      thirds: share of the training clips that are three times, not twice, as fast: every third frame goes in, and the
+        truth has one a third or two thirds of the way to the next (`transforms.random_thirds`). Networks learn other
+        times than halfway from it. It needs `frames` 2 or 3, and no `lr_dir`, which has every second frame only.
       threads: that read and decode ahead, at least 1.
       synthetic_clips: how many different clips training goes through without `dir`. More than 64 of 448x256 are not all
         kept in memory, and drawing them anew is slow.
@@ -49,6 +52,7 @@ class DataConfig:
     frames: int = transforms.MAX_INPUTS
     crop: int = 32
     crop_candidates: int = 1
+    thirds: float = 0.0
     threads: int = 2
     synthetic_clips: int = 64
     synthetic_height: int = 256
@@ -64,6 +68,12 @@ class DataConfig:
                 self._refuse(field, "must be at least 1")
         if self.lr_dir is not None and self.dir is None:
             self._refuse("lr_dir", "goes with `data.dir`; synthetic clips have no files")
+        if not 0 <= self.thirds <= 1:
+            self._refuse("thirds", "must be from 0 to 1")
+        if self.thirds and self.frames > transforms.MAX_INPUTS_OF_THIRDS:
+            self._refuse("frames", "must be 2 or 3 with `data.thirds`")
+        if self.thirds and self.lr_dir is not None:
+            self._refuse("lr_dir", "must be unset with `data.thirds`: it has every second frame only")
         for field in ("synthetic_height", "synthetic_width"):
             if self.dir is None and (getattr(self, field) % SCALE or getattr(self, field) < SCALE * self.crop):
                 self._refuse(field, f"must be a multiple of 4, at least 4 * `data.crop` (={SCALE * self.crop})")
@@ -86,7 +96,8 @@ def train_batches(
 
     Returns:
       A Grain `DatasetIterator` of `{"low": [b, N, crop, crop, 3], "high": [b, 2N-1, 4 * crop, 4 * crop, 3]}`, uint8
-      RGB, b = batch_size // process_count, N = `config.frames`. `get_state()` is JSON-serialisable and counts batches:
+      RGB, b = batch_size // process_count, N = `config.frames`; with `config.thirds` also `"time": [b]` float32, see
+      `transforms.training_example`. `get_state()` is JSON-serialisable and counts batches:
       `set_state()` goes on from there, on any number of hosts. A clip that can't be read raises ValueError from
       `next()`.
 
@@ -106,6 +117,7 @@ def train_batches(
         degradation=config.degradation,
         inputs=config.frames,
         candidates=config.crop_candidates,
+        thirds=config.thirds,
         read_inputs=_input_reader(config),
     )
     dataset = grain.MapDataset.source(clips).seed(seed).shuffle().repeat().random_map(example)
@@ -221,8 +233,9 @@ def _input_reader(config):
     _check_degradation(root, config.degradation)
 
     def read(key, size, part):
-        paths = septuplets.frame_paths(root, key)[part][transforms.INPUTS]
-        return [transforms.decode(read_png(path, size)[0], f"frame {path}") for path in paths]
+        paths = septuplets.frame_paths(root, key)
+        inputs = [paths[number] for number in part[transforms.INPUTS]]
+        return [transforms.decode(read_png(path, size)[0], f"frame {path}") for path in inputs]
 
     return read
 

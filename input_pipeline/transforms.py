@@ -2,7 +2,8 @@
 
 A clip is seven frames, im1 to im7 of a Vimeo-90K septuplet. The first, third, fifth and seventh are what a network is
 given, at a fourth of the size; all seven are the truth. Training may take a part that begins and ends with an input,
-such as the third to the fifth. Low-resolution frames are made before augmentation, as the published code does:
+such as the third to the fifth; or give the first, fourth and seventh, and one of the two frames between each as truth.
+Of any part, every other frame is an input. Low-resolution frames are made before augmentation, as the published code does:
 `bd_duf` does not commute with flips, so afterwards they would be others.
 """
 
@@ -17,10 +18,12 @@ from input_pipeline.degradation import SCALE, Degradation, degrade
 
 Frame: TypeAlias = npt.NDArray[np.uint8]  # also several of them: [N, H, W, 3]
 Window: TypeAlias = tuple[int, int, int, int]  # top, left, height, width
-ReadInputs: TypeAlias = Callable[[str, tuple[int, int], slice], list[Frame]]
+Part: TypeAlias = Sequence[int]  # numbers of frames, from 0
+ReadInputs: TypeAlias = Callable[[str, tuple[int, int], Part], list[Frame]]
 INPUTS = slice(None, None, 2)
 MAX_INPUTS = 4
-WHOLE = slice(0, 2 * MAX_INPUTS - 1)
+MAX_INPUTS_OF_THIRDS = 3
+WHOLE = range(2 * MAX_INPUTS - 1)
 
 
 def decode(content: bytes, name: str) -> Frame:
@@ -34,12 +37,12 @@ def decode(content: bytes, name: str) -> Frame:
     return frame  # type: ignore[return-value]  # OpenCV's hints leave the type of the pixels open
 
 
-def decode_clip(clip: Mapping[str, Any], part: slice = WHOLE) -> list[Frame]:
-    """The seven frames of a source's clip, or some in a row.
+def decode_clip(clip: Mapping[str, Any], part: Part = WHOLE) -> list[Frame]:
+    """The seven frames of a source's clip, or some of them.
 
     Args:
       clip: `{"key": str, "frames": seven image files as bytes}`; or arrays already, which are passed through.
-      part: which frames, a slice of them; the others are not decoded.
+      part: which frames; the others are not decoded.
 
     Returns:
       A list of seven `[H, W, 3]` uint8 RGB arrays of one size, or of those of `part`.
@@ -48,8 +51,9 @@ def decode_clip(clip: Mapping[str, Any], part: slice = WHOLE) -> list[Frame]:
       ValueError: names the clip and the frame that is unreadable or of another size than the first.
     """
     frames: list[Frame] = []
-    for number, frame in enumerate(clip["frames"][part], start=part.start + 1):
-        name = f"clip {clip['key']}, frame {number}"
+    for number in part:
+        name = f"clip {clip['key']}, frame {number + 1}"
+        frame = clip["frames"][number]
         frame = decode(frame, name) if isinstance(frame, bytes) else frame
         frames.append(frame)
         if frame.shape != frames[0].shape:
@@ -63,11 +67,24 @@ def random_window(rng: np.random.Generator, height: int, width: int, crop: int) 
     return int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1)), crop, crop
 
 
-def random_part(rng: np.random.Generator, inputs: int) -> slice:
+def random_part(rng: np.random.Generator, inputs: int) -> Part:
     """The frames of a clip that so many inputs in a row span, 2 to 4: any such part is as likely. Four draw nothing."""
     starts = MAX_INPUTS - inputs + 1
     start = 2 * int(rng.integers(starts)) if starts > 1 else 0
-    return slice(start, start + 2 * inputs - 1)
+    return range(start, start + 2 * inputs - 1)
+
+
+def random_thirds(rng: np.random.Generator, inputs: int) -> tuple[Part, float]:
+    """Every third frame of a clip, 2 or 3, and those a third or two thirds of the way from one to the next.
+
+    Returns:
+      (2 * inputs - 1 frames, the time of those between: 1/3 or 2/3).
+    """
+    starts = MAX_INPUTS_OF_THIRDS - inputs + 1
+    start = 3 * int(rng.integers(starts)) if starts > 1 else 0
+    between = 1 + int(rng.integers(2))
+    part = [start + 3 * (number // 2) + between * (number % 2) for number in range(2 * inputs - 1)]
+    return part, between / 3
 
 
 def activity(frames: Sequence[Frame], window: Window) -> float:
@@ -132,8 +149,9 @@ def training_example(
     degradation: Degradation,
     inputs: int = MAX_INPUTS,
     candidates: int = 1,
+    thirds: float = 0.0,
     read_inputs: ReadInputs | None = None,
-) -> dict[str, Frame]:
+) -> dict[str, npt.NDArray[Any]]:
     """Crops and augments a clip at random.
 
     Args:
@@ -143,17 +161,19 @@ def training_example(
       degradation: see `degrade`.
       inputs: N, how many frames go in, 2 to 4: all, or some in a row, of which any are as likely.
       candidates: how many windows are drawn, of which the one with the most `activity` is taken.
+      thirds: how likely `random_thirds` is to choose the frames, of which N must be 2 or 3.
       read_inputs: `(key, (width, height), part) -> N [height, width, 3] uint8 frames` to use instead of degraded ones,
-        where `part` is the slice of the clip's frames that is used; or None.
+        where `part` are the frames of the clip that are used; or None.
 
     Returns:
       `{"low": [N, crop, crop, 3], "high": [2N-1, 4 * crop, 4 * crop, 3]}`, uint8 RGB. "low" is, to the byte, a part of
-      what whole frames give.
+      what whole frames give. Where `thirds` is above 0 also "time", a float32 scalar: that of the frames between, 0 the
+      earlier neighbor's and 1 the later one's.
 
     Raises:
       ValueError: names a clip whose frames are unreadable, of different sizes or smaller than the crop.
     """
-    part = random_part(rng, inputs)
+    part, time = random_thirds(rng, inputs) if thirds and rng.random() < thirds else (random_part(rng, inputs), 0.5)
     frames = decode_clip(clip, part)
     height, width = (size // SCALE for size in frames[0].shape[:2])
     if min(height, width) < crop:
@@ -169,4 +189,7 @@ def training_example(
     turns = dict(zip(names, rng.random(4) < 0.5, strict=True))
     example = {"low": low, "high": cut(frames, window, SCALE)}
     # Stacking into a batch would keep a transposed layout.
-    return {name: np.ascontiguousarray(augment(clip, **turns)) for name, clip in example.items()}
+    example = {name: np.ascontiguousarray(augment(clip, **turns)) for name, clip in example.items()}
+    if thirds:
+        example["time"] = np.float32(1 - time if turns["reverse"] else time)
+    return example

@@ -44,7 +44,7 @@ class Convolutions(nnx.Module):
     def draw_survival(self, batch, frames, key):
         return jax.random.bernoulli(key, 0.5, (batch, 2 * frames - 1)).astype(self.conv1.kernel.dtype)
 
-    def forward(self, clip, survival=None, *, remat=False):
+    def forward(self, clip, survival=None, *, time=None, remat=False):
         base = trilinear_base(clip)
         x = leaky_relu(self.conv1(base.reshape(-1, *base.shape[2:])))
         if survival is not None:

@@ -14,7 +14,7 @@ from msitf_jax.model.precision import narrow
 from msitf_jax.ops.resize import bicubic4x, bicubic_base, flow_base
 from tests.conftest import randomised
 from tests.test_optical_flow import texture
-from tests.tiny_network import TINY_FLOW
+from tests.tiny_network import TINY, TINY_FLOW
 
 run = nnx.jit(lambda module, *arrays: module(*arrays))
 
@@ -45,6 +45,30 @@ def test_frames_are_moved_to_the_time_between(time):
         error = np.abs(moved[0, 0, 4:-4, 4:-4] - truth[4:-4, 4:-4])
         assert error.mean() < 0.01
     assert np.abs(clip[0, 0, 4:-4, 4:-4] - truth[4:-4, 4:-4]).mean() > 0.02
+
+
+def test_each_clip_has_a_time_of_its_own():
+    model = network()
+    clips = jnp.concatenate([moving(3, 1.0, 2.0), moving(3, -0.5, 1.0)])
+    upscale = nnx.jit(lambda model, clip, time: model(clip, time=time))
+    together = upscale(model, clips, jnp.array([1 / 3, 2 / 3]))
+    for i, time in enumerate((1 / 3, 2 / 3)):
+        np.testing.assert_allclose(together[i], upscale(model, clips[i : i + 1], time)[0], rtol=0, atol=2e-6)
+    halfway = nnx.jit(lambda model, clip: model(clip))(model, clips)
+    np.testing.assert_allclose(upscale(model, clips, 0.5), halfway, rtol=0, atol=2e-6)
+    assert np.abs(halfway - together)[:, 1::2].max() > 0.05
+
+
+@pytest.mark.parametrize("time", [jnp.zeros(3), jnp.zeros((2, 1))])
+def test_times_that_fit_no_clip_are_refused(time):
+    with pytest.raises(ValueError, match=r"^`time` has shape \(.*\), expected a scalar or \[2\]$"):
+        network()(jnp.zeros((2, 2, 8, 8, 3)), time=time)
+
+
+def test_the_published_network_takes_no_time():
+    model = MSITF(TINY, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r'^`time` must be None with `alignment` "pcd"'):
+        model(jnp.zeros((1, 2, 8, 8, 3)), time=0.5)
 
 
 def test_the_flow_base_follows_what_the_bicubic_one_blurs():

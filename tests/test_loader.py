@@ -77,7 +77,7 @@ def batches(count, *, state=None, **options):
 
 def assert_same(batches, others):
     for batch, other in zip(batches, others, strict=True):
-        assert batch.keys() == other.keys() == {"low", "high"}
+        assert batch.keys() == other.keys()
         for name in batch:
             np.testing.assert_array_equal(batch[name], other[name])
 
@@ -90,9 +90,17 @@ def numbers(batches):
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_shapes_and_types(source, batch_size):
     (batch,), _ = batches(1, batch_size=batch_size)
+    assert batch.keys() == {"low", "high"}
     assert batch["low"].shape == (batch_size, 4, 2, 2, 3)
     assert batch["high"].shape == (batch_size, 7, 8, 8, 3)
     assert batch["low"].dtype == batch["high"].dtype == np.uint8
+
+
+def test_thirds_come_with_the_times_of_the_frames_between(source):
+    (batch,), _ = batches(1, batch_size=8, frames=3, thirds=0.5)
+    assert batch.keys() == {"low", "high", "time"}
+    assert batch["time"].dtype == np.float32
+    assert set(np.round(6 * batch["time"])) == {2, 3, 4}
 
 
 def test_shapes_of_fewer_frames(source):
@@ -101,7 +109,15 @@ def test_shapes_of_fewer_frames(source):
     assert batch["high"].shape == (3, 3, 8, 8, 3)
 
 
-@pytest.mark.parametrize("fields", [{"frames": 2}, {"crop_candidates": 4}, {"frames": 3, "crop_candidates": 2}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"frames": 2},
+        {"crop_candidates": 4},
+        {"frames": 3, "crop_candidates": 2},
+        {"frames": 3, "thirds": 0.5},
+    ],
+)
 def test_what_is_drawn_besides_is_the_same_whenever_it_is_drawn(source, fields):
     alone, _ = batches(5, **fields)
     assert_same(alone, batches(5, threads=5, **fields)[0])
@@ -332,6 +348,9 @@ def test_a_prepared_data_set(tmp_path):
         ({"degradation": "bd"}, r"`data\.degradation` \(='bd'\) must be one of bi, bd_matlab, bd_duf"),
         ({"frames": 1}, r"`data\.frames` \(=1\) must be from 2 to 4"),
         ({"frames": 5}, r"`data\.frames` \(=5\) must be from 2 to 4"),
+        ({"thirds": 1.5, "frames": 2}, r"`data\.thirds` \(=1\.5\) must be from 0 to 1"),
+        ({"thirds": 0.5}, r"`data\.frames` \(=4\) must be 2 or 3 with `data\.thirds`"),
+        ({"thirds": 0.5, "frames": 3, "dir": "a", "lr_dir": "x"}, r"`data\.lr_dir` \(='x'\) must be unset with `data"),
         ({"crop_candidates": 0}, r"`data\.crop_candidates` \(=0\) must be at least 1"),
         ({"crop": 0}, r"`data\.crop` \(=0\) must be at least 1"),
         ({"threads": 0}, r"`data\.threads` \(=0\) must be at least 1"),

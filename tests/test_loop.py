@@ -94,6 +94,11 @@ def test_a_run_on_pairs_of_frames_and_picked_crops(tmp_path, capsys):
     assert f"step 2: 1 validation clips (test), PSNR-Y {scores['psnr_y']:.3f} dB" in said.out + said.err
 
 
+def test_thirds_are_refused_for_a_network_without_times(tmp_path):
+    with pytest.raises(ValueError, match=r'^`data\.thirds` \(=0\.5\) must be 0 with `model\.alignment` "pcd"'):
+        train(tmp_path, **{"data.frames": 3, "data.thirds": 0.5, "num_train_steps": 1})
+
+
 def test_a_run_leaves_a_report_and_a_table_of_parameters():
     workdir, state, _ = uninterrupted()
     assert cv2.imread(str(workdir / "report.png")).shape[1] >= 1600

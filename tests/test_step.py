@@ -42,8 +42,9 @@ class Affine(nnx.Module):
     def draw_survival(self, batch, frames, key):
         return jax.random.uniform(key, (batch, frames))
 
-    def forward(self, clip, survival=None, *, remat=False):
+    def forward(self, clip, survival=None, *, time=None, remat=False):
         out = trilinear_base(clip) * self.scale[...] + self.bias[...][None, None, None, None]
+        out = out if time is None else out + time[:, None, None, None, None]
         return out if survival is None else out + survival.mean(1)[:, None, None, None, None]
 
 
@@ -116,6 +117,17 @@ def test_metrics_by_hand():
     found = arrays(optax.tree.get(run.opt_state, "trace"))
     for name, gradient in gradients.items():
         np.testing.assert_allclose(found[name], gradient, rtol=1e-5)
+
+
+def test_each_clip_is_drawn_at_its_time_and_the_loss_can_be_another():
+    batch = make_batch(clips=3) | {"time": np.array([0.1, 0.2, 0.3], np.float32)}
+    options = {"stochastic_depth": False, "loss": lambda output, truth: jnp.sum((output - truth) ** 2)}
+    initial, train_step = prepare(Affine(), keeping_gradients(), **options)
+    _, metrics = train_step(initial(), batch)
+    params = {name: jnp.asarray(value) for name, value in arrays(initial().params).items()}
+    output = trilinear_base(jnp.asarray(batch["low"] / np.float32(255))) * params["scale"]
+    output += (params["bias"] + batch["time"][:, None])[:, None, None, None]
+    assert float(metrics["loss"]) == pytest.approx(float(jnp.sum((output - batch["high"] / 255) ** 2)), rel=1e-5)
 
 
 def test_the_norm_is_that_before_clipping():

@@ -130,7 +130,7 @@ def test_low_resolution_frames_that_are_read_are_cut_and_turned_alike():
     clip = {"key": "00001/0002", "frames": list(np.repeat(np.repeat(noise(5, 6), 4, 1), 4, 2))}
 
     def read(key, size, part):
-        assert (key, size, part) == ("00001/0002", (6, 5), slice(0, 7))
+        assert (key, size, part) == ("00001/0002", (6, 5), range(7))
         return small
 
     for turns in TURNS:
@@ -146,22 +146,24 @@ def test_fewer_frames_are_those_from_one_input_to_another(inputs, starts):
 
     def read(key, size, part):
         seen.append(part)
-        return [np.full((8, 10, 3), number, np.uint8) for number in range(7)[part][::2]]
+        return [np.full((8, 10, 3), number, np.uint8) for number in part[::2]]
 
     for start, turns in itertools.product(range(starts), (TURNS[0], TURNS[-1])):
-        part = slice(2 * start, 2 * start + 2 * inputs - 1)
+        part = range(2 * start, 2 * start + 2 * inputs - 1)
         # Neither is decoded.
-        clip = {"key": "a", "frames": [frame if n in range(7)[part] else b"" for n, frame in enumerate(frames)]}
+        clip = {"key": "a", "frames": [frame if n in part else b"" for n, frame in enumerate(frames)]}
         options = {"crop": 3, "degradation": "bi", "inputs": inputs}
         example = transforms.training_example(clip, Chosen(start, 1, 2, turns), **options)
         whole = transforms.training_example(
             {"key": "a", "frames": list(frames)}, Chosen(1, 2, TURNS[0]), crop=3, degradation="bi"
         )
-        np.testing.assert_array_equal(example["high"], transforms.augment(whole["high"][part], **turns))
+        np.testing.assert_array_equal(
+            example["high"], transforms.augment(whole["high"][part.start : part.stop], **turns)
+        )
         np.testing.assert_array_equal(example["low"], transforms.augment(whole["low"][start : start + inputs], **turns))
         assert (len(example["low"]), len(example["high"])) == (inputs, 2 * inputs - 1)
         read_from = transforms.training_example(clip, Chosen(start, 1, 2, TURNS[0]), read_inputs=read, **options)
-        assert read_from["low"][:, 0, 0, 0].tolist() == list(range(7)[part][::2])
+        assert read_from["low"][:, 0, 0, 0].tolist() == list(part[::2])
         assert seen[-1] == part
 
 
@@ -170,13 +172,40 @@ def test_every_part_is_as_likely_and_four_frames_draw_nothing():
     counts = collections.Counter(transforms.random_part(rng, 2).start for _ in range(600))
     assert set(counts) == {0, 2, 4}
     assert all(150 < count < 250 for count in counts.values())  # 200 expected, deviation 12
-    assert transforms.random_part(None, 4) == slice(0, 7)
+    assert transforms.random_part(None, 4) == range(7)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "parts"),
+    [(2, {(0, 1, 3), (0, 2, 3), (3, 4, 6), (3, 5, 6)}), (3, {(0, 1, 3, 4, 6), (0, 2, 3, 5, 6)})],
+)
+def test_thirds_are_every_third_frame_and_one_between(inputs, parts):
+    rng = np.random.default_rng(0)
+    drawn = [transforms.random_thirds(rng, inputs) for _ in range(200)]
+    assert {tuple(part) for part, _ in drawn} == parts
+    assert all(time == pytest.approx((part[1] - part[0]) / 3) for part, time in drawn)
+
+
+def test_the_time_of_a_clip_that_runs_backwards_is_turned_round():
+    frames = [np.full((16, 16, 3), 10 * number, np.uint8) for number in range(7)]
+    rng = np.random.default_rng(0)
+    options = {"crop": 2, "degradation": "bi", "inputs": 2}
+    seen = set()
+    for _ in range(100):
+        example = transforms.training_example({"key": "a", "frames": frames}, rng, thirds=0.5, **options)
+        before, between, after = (int(frame[0, 0, 0]) for frame in example["high"])
+        assert example["time"].dtype == np.float32
+        assert example["time"] == pytest.approx((between - before) / (after - before), rel=1e-6)
+        assert example["low"][:, 0, 0, 0].tolist() == [before, after]
+        seen.add((abs(after - before), between > before))
+    assert seen == {(20, True), (20, False), (30, True), (30, False)}
+    assert "time" not in transforms.training_example({"key": "a", "frames": frames}, rng, **options)
 
 
 def test_a_frame_of_a_part_keeps_its_number_in_messages():
     frames = [*noise(8, 8)[:4], b"no image", *noise(8, 8)[5:]]
     with pytest.raises(ValueError, match=r"^clip a, frame 5: not a readable image$"):
-        transforms.decode_clip({"key": "a", "frames": frames}, slice(2, 5))
+        transforms.decode_clip({"key": "a", "frames": frames}, range(2, 5))
 
 
 def test_activity_is_that_of_detail_and_motion_in_the_window():

@@ -33,7 +33,7 @@ class Motion:
       back: from the later frame to the earlier, seen from the later.
       earlier: `[B, N-1, H, W, 3]`, the earlier frame moved to the time between.
       later: the later frame, likewise.
-      time: scalar, of the frames between: 0 is the earlier frame's, 1 the later one's.
+      time: `[1 or B, 1, 1, 1, 1]`, of the frames between: 0 is the earlier frame's, 1 the later one's.
     """
 
     between: jax.Array
@@ -50,12 +50,16 @@ class Motion:
 
 
 def estimate_motion(clip: jax.Array, time: jax.Array | float = 0.5) -> Motion:
-    """Finds the motion in a clip `[B, N, H, W, 3]`, RGB in 0..1, for frames at a time between each two of it."""
+    """Finds the motion in a clip `[B, N, H, W, 3]`, RGB in 0..1, for frames at a time between each two of it.
+
+    The time is a scalar or `[B]`, one for each clip.
+    """
     batch, frames = clip.shape[:2]
     clip = jax.lax.stop_gradient(clip).astype(at_least_float32(clip.dtype))
-    time = jnp.asarray(time, clip.dtype)
+    times = jnp.asarray(time, clip.dtype).reshape(-1, 1, 1, 1, 1)
+    time = _of_pairs(times, frames - 1)
     earlier, later = (_flat(clip[:, first : first + frames - 1]) for first in (0, 1))
-    between = optical_flow(earlier, later, time)
+    between = optical_flow(earlier, later, time[:, 0, 0, 0])
     arrays = {
         "between": between,
         "ahead": seen_from(between, -time),
@@ -63,7 +67,7 @@ def estimate_motion(clip: jax.Array, time: jax.Array | float = 0.5) -> Motion:
         "earlier": cubic_warp(earlier, -time * between),
         "later": cubic_warp(later, (1 - time) * between),
     }
-    return Motion(time=time, **{name: x.reshape(batch, frames - 1, *x.shape[1:]) for name, x in arrays.items()})
+    return Motion(time=times, **{name: x.reshape(batch, frames - 1, *x.shape[1:]) for name, x in arrays.items()})
 
 
 class FlowAlignment(nnx.Module):
@@ -179,9 +183,9 @@ class FlowInterpolation(nnx.Module):
     def __call__(self, features: jax.Array, motion: Motion) -> jax.Array:
         """`[B, N, H, W, C]` -> `[B, 2N-1, H, W, C]`: features of the frames between, among those of the others."""
         pairs = features.shape[1] - 1
-        flow, time = _flat(motion.between), motion.time
+        flow, time = _flat(motion.between), _of_pairs(motion.time, pairs)
         images = [_flat(x).astype(features.dtype) for x in (motion.earlier, motion.later)]
-        constant = jnp.full((*images[0].shape[:-1], 1), time.astype(features.dtype))
+        constant = jnp.broadcast_to(time.astype(features.dtype), (*images[0].shape[:-1], 1))
         guide = leaky_relu(self.conv_images(*images, constant))
         earlier = self.align_earlier(_flat(features[:, :pairs]), *self.align_earlier.offsets(-time * flow, guide))
         later = self.align_later(_flat(features[:, 1:]), *self.align_later.offsets((1 - time) * flow, guide))
@@ -194,6 +198,11 @@ class FlowInterpolation(nnx.Module):
 def _flat(x):
     """`[B, N, ...]` -> `[B * N, ...]`."""
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def _of_pairs(time, pairs):
+    """`Motion.time` for each of so many pairs of a clip: `[1 or B * pairs, 1, 1, 1]`."""
+    return time[0] if time.shape[0] == 1 else _flat(jnp.repeat(time, pairs, 1))
 
 
 def _after_nothing(x):

@@ -95,12 +95,21 @@ class MSITF(nnx.Module):
         make = Reconstruction if config.upsampling == "two_steps" else SubpixelReconstruction
         self.reconstruction = make(channels, rngs=rngs)
 
-    def __call__(self, clip: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(
+        self,
+        clip: jax.Array,
+        *,
+        time: jax.Array | float | None = None,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
         """Upscales a clip.
 
         Args:
           clip: `[B, N, H, W, 3]`, RGB in 0..1; B, H, W at least 1, N at least 2. Of the parameters' type, or float32
             where they were narrowed by `msitf_jax.model.precision.narrow`.
+          time: of the frames between, a scalar or `[B]`, one for each clip: 0 is the earlier neighbor's, 1 the later
+            one's, None halfway. Networks of `alignment="pcd"` know only that.
           train: draws stochastic depth, with which every frame skips some trunk blocks.
           rngs: `nnx.Rngs` with a stream `dropout` (or a default one); needed if `train`.
 
@@ -109,14 +118,16 @@ class MSITF(nnx.Module):
           clipped to 0..1.
 
         Raises:
-          ValueError: a clip of another shape or type, or `train` without `rngs`.
+          ValueError: a clip of another shape or type, a `time` of another shape or for a network that takes none, or
+            `train` without `rngs`.
         """
         if not train:
-            return self.forward(clip)
+            return self.forward(clip, time=time)
         if rngs is None:
             raise ValueError("`rngs` (=None) must be an nnx.Rngs when `train` is True: stochastic depth draws from it")
         _check_clip(clip, self.conv_first.kernel.dtype)
-        return self.forward(clip, self.draw_survival(clip.shape[0], clip.shape[1], rngs.dropout()))
+        survival = self.draw_survival(clip.shape[0], clip.shape[1], rngs.dropout())
+        return self.forward(clip, survival, time=time)
 
     def draw_survival(self, batch: int, frames: int, key: jax.Array) -> jax.Array | None:
         """Stochastic depth for clips of so many input frames: `[B, 2N-1, groups, blocks, 2]`, see `SwinTrunk`.
@@ -129,12 +140,20 @@ class MSITF(nnx.Module):
         drawn = self.trunk.draw_survival(batch * length, key, self.conv_first.kernel.dtype)
         return drawn.reshape(batch, length, *drawn.shape[1:])
 
-    def forward(self, clip: jax.Array, survival: jax.Array | None = None, *, remat: bool = False) -> jax.Array:
+    def forward(
+        self,
+        clip: jax.Array,
+        survival: jax.Array | None = None,
+        *,
+        time: jax.Array | float | None = None,
+        remat: bool = False,
+    ) -> jax.Array:
         """`__call__` with stochastic depth that is already drawn.
 
         Args:
           clip: see `__call__`.
           survival: what `draw_survival` gives, or None for none.
+          time: see `__call__`.
           remat: for gradients, keep only what goes from one part, time step or group of frames to the next, and
             compute the rest again: about a third more time for a fraction of the memory.
 
@@ -142,10 +161,14 @@ class MSITF(nnx.Module):
           See `__call__`.
 
         Raises:
-          ValueError: a clip of another shape or type.
+          ValueError: a clip of another shape or type, or a `time` of another shape or for a network that takes none.
         """
         dtype = self.conv_first.kernel.dtype
         _check_clip(clip, dtype)
+        if time is not None and self.config.alignment == "pcd":
+            raise ValueError('`time` must be None with `alignment` "pcd", whose frames between are halfway')
+        if time is not None and jnp.shape(time) not in ((), clip.shape[:1]):
+            raise ValueError(f"`time` has shape {jnp.shape(time)}, expected a scalar or [{clip.shape[0]}]")
         recomputed = jax.checkpoint if remat else lambda part: part
         features = recomputed(self.shallow_features)(clip.astype(dtype))
         if self.config.alignment == "pcd":
@@ -153,7 +176,7 @@ class MSITF(nnx.Module):
             features = self.temporal_fusion(features, remat=remat)
             base = BASES[self.config.base](clip)
         else:
-            motion = estimate_motion(clip)
+            motion = estimate_motion(clip, 0.5 if time is None else time)
             features = self.propagation(features, clip, motion.ahead, motion.back, remat=remat)
             features = recomputed(self.flow_interpolation)(features, motion)
             base = bicubic4x(interleave(clip, motion.middle.astype(clip.dtype)))

@@ -33,7 +33,7 @@ def optical_flow(earlier: jax.Array, later: jax.Array, time: jax.Array | float =
 
     Args:
       earlier, later: `[B, H, W, 3]`, RGB in 0..1.
-      time: 0 is the earlier frame's, 1 the later one's.
+      time: 0 is the earlier frame's, 1 the later one's; a scalar, or `[B]`, one for each pair.
 
     Returns:
       `[B, H, W, 2]`, at least float32: (dy, dx) in pixels from `earlier` to `later`, on the grid of the frame at
@@ -43,7 +43,7 @@ def optical_flow(earlier: jax.Array, later: jax.Array, time: jax.Array | float =
     images = jax.lax.stop_gradient(jnp.stack([earlier, later]).astype(dtype))
     gray = jnp.einsum("...c,c->...", images, jnp.asarray(_LUMA, dtype), precision="highest")
     height, width = gray.shape[2:]
-    time = jnp.asarray(time, dtype)
+    time = jnp.asarray(time, dtype).reshape(-1, 1, 1, 1)
     pyramid = [_replicate(gray, 2 ** (LEVELS - 1))]
     for _ in range(LEVELS - 1):
         pyramid.append(_halve(pyramid[-1]))
@@ -61,7 +61,7 @@ def seen_from(flow: jax.Array, step: jax.Array | float) -> jax.Array:
 
     Args:
       flow: `[B, H, W, 2]`, of `optical_flow`.
-      step: `1 - time` leads to the later frame, `-time` to the earlier.
+      step: `1 - time` leads to the later frame, `-time` to the earlier; anything that broadcasts with the flow.
 
     Returns:
       `[B, H, W, 2]`: g with `g(p) = flow(p - step * g(p))`, by fixed-point iteration.
@@ -136,11 +136,12 @@ def _cubic_weights(f):
 
 
 def _refine(earlier, later, flow, *, time):
-    """One iteration: images `[B, H, W]`, flow `[B, H, W, 2]` -> a better flow."""
+    """One iteration: images `[B, H, W]`, flow `[B, H, W, 2]`, time `[1 or B, 1, 1, 1]` -> a better flow."""
     before = bilinear_warp(earlier[..., None], -time * flow)[..., 0]
     after = bilinear_warp(later[..., None], (1 - time) * flow)[..., 0]
     difference = after - before
     # How the difference changes with the flow.
+    time = time[..., 0]
     dy, dx = _gradient(time * before + (1 - time) * after)
     weight = ROBUST / (jnp.abs(difference) + ROBUST)
     products = jnp.stack([dy * dy, dy * dx, dx * dx, dy * difference, dx * difference], -1)

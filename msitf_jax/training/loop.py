@@ -100,6 +100,11 @@ class _Run:
         sharding.check_batch(self.mesh, config.batch_size)
         self.data = configuration.filled(loader.DataConfig, "data", config.data)
         self.model_config = configuration.filled(MSITFConfig, "model", config.model)
+        if self.data.thirds and self.model_config.alignment == "pcd":
+            raise ValueError(
+                f'`data.thirds` (={self.data.thirds!r}) must be 0 with `model.alignment` "pcd", '
+                "whose frames between are halfway"
+            )
         self.batches = loader.train_batches(
             self.data,
             seed=config.seed,

@@ -54,18 +54,19 @@ def make_train_step(
 
     Returns:
       A function (state, batch) -> (state, metrics) that takes the old state's memory. `batch` is
-      `{"low": [B, 4, h, w, 3], "high": [B, 7, 4h, 4w, 3]}`, uint8 RGB, or floats in 0..1; metrics are scalars: `loss`
-      (sum over the batch), `psnr` (dB, mean over clips, as `losses.clip_psnr`), `grad_norm` (before any clipping).
+      `{"low": [B, N, h, w, 3], "high": [B, 2N-1, 4h, 4w, 3]}`, uint8 RGB, or floats in 0..1, with `"time": [B]` if it
+      is not halfway (`MSITF.forward`); metrics are scalars: `loss` (sum over the batch), `psnr` (dB, mean over clips,
+      as `losses.clip_psnr`), `grad_norm` (before any clipping).
     """
 
-    def loss_and_gradients(params, low, high, survival):
+    def loss_and_gradients(params, low, high, time, survival):
         dtype = jax.tree.leaves(params)[0].dtype
         low, high = (_unit_range(x, dtype) if x.dtype == jnp.uint8 else x for x in (low, high))
 
         def loss_and_psnr(params):
             if compute_dtype == "bfloat16":
                 params = narrow(params, jnp.bfloat16)
-            output = nnx.merge(graph, params).forward(low, survival, remat=remat)
+            output = nnx.merge(graph, params).forward(low, survival, time=time, remat=remat)
             return loss(output, high), jnp.sum(clip_psnr(output, high))
 
         (summed_loss, psnr), gradients = jax.value_and_grad(loss_and_psnr, has_aux=True)(params)
@@ -80,7 +81,7 @@ def make_train_step(
             # Drawn for the whole batch at once, so that it does not depend on how many devices share it.
             key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
             survival = nnx.merge(graph, state.params).draw_survival(clips, frames, key)
-        summed_loss, psnr, gradients = summed(state.params, batch["low"], batch["high"], survival)
+        summed_loss, psnr, gradients = summed(state.params, batch["low"], batch["high"], batch.get("time"), survival)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema

@@ -11,6 +11,8 @@ results of all runs so far.
 import argparse
 import concurrent.futures
 import dataclasses
+import functools
+import itertools
 import json
 import os
 import pathlib
@@ -18,6 +20,19 @@ import statistics
 import subprocess
 import sys
 import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from optax import contrib
+
+from benchmarks import flops
+from input_pipeline import loader
+from msitf_jax import MSITFConfig, sharding
+from msitf_jax.evaluation.benchmark import score_outputs
+from msitf_jax.training import initialization, losses, state, step
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "choices.jsonl"
@@ -62,7 +77,7 @@ class Phase:
     Attributes:
       share: of the row's time.
       frames, crop, candidates, thirds: of `input_pipeline.loader.DataConfig`.
-      loss: "charbonnier", "squares" or "frequencies", see `losses_by_name`.
+      loss: one of `LOSSES`.
       blanked: one of each clip's frames is black.
     """
 
@@ -117,6 +132,21 @@ ROWS = {
 }
 
 
+def squares(output, truth):
+    """Squared errors, as steep as the Charbonnier loss where they are of the usual size, 0.03."""
+    return jnp.sum(16 * (output - truth) ** 2)
+
+
+def frequencies(output, truth):
+    """The Charbonnier loss, and the same of the frames' spectra."""
+    spectrum = jnp.fft.rfft2(output - truth, axes=(-3, -2), norm="ortho")
+    size = jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + losses.EPSILON)
+    return losses.charbonnier(output, truth) + 0.1 * jnp.sum(size)
+
+
+LOSSES = {"charbonnier": losses.charbonnier, "squares": squares, "frequencies": frequencies}
+
+
 def main():
     """Trains what is missing and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.choices", description=__doc__)
@@ -128,7 +158,7 @@ def main():
     options = parser.parse_args()
     names = options.rows.split(";")
     if options.core is not None:
-        os.sched_setaffinity(0, [options.core])
+        os.sched_setaffinity(0, [options.core])  # before JAX counts cores
         print(json.dumps(train(names[0], options)), flush=True)
         return
     done = {(row["row"], row["budget"], row["seed"]) for row in results()}
@@ -168,26 +198,34 @@ def table(rows):
     return "\n".join(lines)
 
 
-def train(name, options):
-    """Trains one row in this process: its scores, and what it took."""
-    import jax
-    import numpy as np
-    from flax import nnx
+class Trial:
+    """A row that is ready to be trained.
 
-    from benchmarks import flops
-    from input_pipeline import loader
-    from msitf_jax import MSITFConfig, sharding
-    from msitf_jax.evaluation.benchmark import score_outputs
-    from msitf_jax.training import initialization, state, step
+    Attributes:
+      state: `TrainState`.
+      streams: of batches, one for each phase of the row.
+      steps: compiled training steps, likewise.
+      window: (parameters, clip) -> the enlarged clip, jitted.
+    """
 
-    mesh = sharding.make_mesh()
+    def __init__(self, row, options):
+        self.row, self.mesh = row, sharding.make_mesh()
+        model = initialization.draw(MSITFConfig(**row.model), initialization="he", seed=options.seed)
+        self.graph, params = nnx.split(model, nnx.Param)
+        optimizer = make_optimizer(row)
+        trained = state.create(params, optimizer, ema=False, seed=options.seed)
+        self.shardings = sharding.state_shardings(self.mesh, trained)
+        self.state = jax.device_put(trained, self.shardings)
+        self.streams = [self._batches(phase, number, options) for number, phase in enumerate(row.phases)]
+        self._first = [next(stream) for stream in self.streams]
+        self.steps = []
+        for phase, batch in zip(row.phases, self._first, strict=True):
+            loss = LOSSES[phase.loss]
+            train_step = step.make_train_step(self.graph, optimizer, self.mesh, self.shardings, loss=loss)
+            self.steps.append(train_step.lower(self.state, batch).compile())
+        self.window = jax.jit(lambda params, clip: nnx.merge(self.graph, params)(clip / np.float32(255)))
 
-    def network(row):
-        return nnx.split(
-            initialization.draw(MSITFConfig(**row.model), initialization="he", seed=options.seed), nnx.Param
-        )
-
-    def batches(row, phase, number):
+    def _batches(self, phase, number, options):
         data = loader.DataConfig(
             dir=options.data_dir,
             degradation="bi",
@@ -198,91 +236,72 @@ def train(name, options):
             threads=1,
         )
         rng = np.random.default_rng(options.seed)
-        for batch in loader.train_batches(data, seed=100 * number + options.seed, batch_size=row.batch):
+        for batch in loader.train_batches(data, seed=100 * number + options.seed, batch_size=self.row.batch):
             if phase.blanked:
-                batch["low"][np.arange(row.batch), rng.integers(phase.frames, size=row.batch)] = 0
-            yield sharding.global_batch(mesh, batch)
+                batch["low"][np.arange(self.row.batch), rng.integers(phase.frames, size=self.row.batch)] = 0
+            yield sharding.global_batch(self.mesh, batch)
 
-    def compiled(row, phase, graph, trained, optimizer, batch):
-        shardings = sharding.state_shardings(mesh, trained)
-        train_step = step.make_train_step(graph, optimizer, mesh, shardings, loss=losses_by_name()[phase.loss])
-        return train_step.lower(trained, batch).compile()
+    def calls(self, clip):
+        """Functions to time: a window, and a step of each phase, which leaves the state as it is."""
+        copy = functools.partial(jax.tree.map, jnp.copy, self.state)  # a step takes its state's memory
+        steps = [
+            functools.partial(lambda train_step, batch: train_step(copy(), batch), train_step, batch)
+            for train_step, batch in zip(self.steps, self._first, strict=True)
+        ]
+        return [functools.partial(self.window, self.state.params, clip), *steps]
 
-    row = ROWS[name]
-    graph, params = network(row)
-    optimizer = make_optimizer(row)
-    trained = jax.device_put(state.create(params, optimizer, ema=False, seed=options.seed))
-    streams = [batches(row, phase, number) for number, phase in enumerate(row.phases)]
-    firsts = [next(stream) for stream in streams]
-    programs = [
-        compiled(row, phase, graph, trained, optimizer, batch) for phase, batch in zip(row.phases, firsts, strict=True)
-    ]
+    def train(self, counts):
+        """So many steps of each phase."""
+        total, done = sum(counts), 0
+        for count, train_step, stream in zip(counts, self.steps, self.streams, strict=True):
+            for batch in itertools.islice(stream, count):
+                rate = self.row.rate * min(done / total / WARMUP, (1 + np.cos(np.pi * done / total)) / 2)
+                self.state.opt_state.hyperparams["learning_rate"] = jnp.float32(rate)
+                self.state, metrics = train_step(self.state, batch)
+                done += 1
+                if done % 100 == 0:
+                    print(f"{done}/{total}, {float(metrics['psnr']):.2f} dB", file=sys.stderr, flush=True)
+
+    def scores(self, data_dir):
+        """Means over the clips of the split `val`."""
+        upscale = step.make_eval_step(self.graph, self.mesh, self.shardings.params)
+        by_clip = {}
+        data = loader.DataConfig(dir=data_dir, degradation="bi")
+        for septuplet in loader.validation_clips(data, VALIDATION_SEPTUPLETS):
+            output = np.asarray(upscale(self.state.params, septuplet["low"][None]))[0]
+            clip = septuplet["key"].rpartition("/")[0]
+            by_clip.setdefault(clip, []).append(score_outputs(output, septuplet["high"]))
+        means = [{key: np.mean([row[key] for row in rows]) for key in rows[0]} for rows in by_clip.values()]
+        return {key: float(np.mean([row[key] for row in means])) for key in means[0]}
+
+
+def train(name, options):
+    """Trains one row in this process: its scores, and what it took."""
+    trial, reference = Trial(ROWS[name], options), Trial(ROWS[REFERENCE], options)
     clip = np.zeros((1, 4, *VID4, 3), np.uint8)
-
-    def window_of(graph):
-        return jax.jit(lambda params, clip: nnx.merge(graph, params)(clip / np.float32(255)))
-
-    # Costs, beside those of the reference.
-    reference = ROWS[REFERENCE]
-    other_graph, other_params = network(reference)
-    other_optimizer = make_optimizer(reference)
-    other = state.create(other_params, other_optimizer, ema=False, seed=0)
-    other_batch = next(batches(reference, reference.phases[0], 0))
-    other_program = compiled(reference, reference.phases[0], other_graph, other, other_optimizer, other_batch)
-    window, other_window = window_of(graph), window_of(other_graph)
-    calls = [
-        lambda: other_program(jax.tree.map(jax.numpy.copy, other), other_batch),
-        *(
-            lambda program=program, batch=batch: program(jax.tree.map(jax.numpy.copy, trained), batch)
-            for program, batch in zip(programs, firsts, strict=True)
-        ),
-        lambda: other_window(other_params, clip),
-        lambda: window(trained.params, clip),
-    ]
-    costs = in_turns(calls)
-    step_costs, window_cost = [cost / costs[0] for cost in costs[1:-2]], costs[-1] / costs[-2]
-    del other, other_program, other_window, calls
-
-    counts = [round(options.steps * phase.share / cost) for phase, cost in zip(row.phases, step_costs, strict=True)]
-    total = sum(counts)
-    done = 0
-    for count, program, stream in zip(counts, programs, streams, strict=True):
-        for batch, _ in zip(stream, range(count), strict=False):
-            progress = done / total
-            rate = row.rate * min(progress / WARMUP, (1 + np.cos(np.pi * progress)) / 2)
-            trained.opt_state.hyperparams["learning_rate"] = jax.numpy.float32(rate)
-            trained, metrics = program(trained, batch)
-            done += 1
-            if done % 100 == 0:
-                print(f"{name}: {done}/{total}, {float(metrics['psnr']):.2f} dB", file=sys.stderr, flush=True)
-    eval_step = step.make_eval_step(graph, mesh, sharding.state_shardings(mesh, trained).params)
-    by_clip = {}
-    for septuplet in loader.validation_clips(
-        loader.DataConfig(dir=options.data_dir, degradation="bi"), VALIDATION_SEPTUPLETS
-    ):
-        found = score_outputs(np.asarray(eval_step(trained.params, septuplet["low"][None]))[0], septuplet["high"])
-        by_clip.setdefault(septuplet["key"].rpartition("/")[0], []).append(found)
-    means = [{key: np.mean([row[key] for row in rows]) for key in rows[0]} for rows in by_clip.values()]
-    scores = {key: float(np.mean([row[key] for row in means])) for key in means[0]}
+    window, *steps = trial.calls(clip)
+    reference_window, reference_step = reference.calls(clip)
+    seconds = in_turns([reference_window, window, reference_step, *steps])
+    del reference, reference_window, reference_step
+    costs = [cost / seconds[2] for cost in seconds[3:]]
+    counts = [round(options.steps * phase.share / cost) for phase, cost in zip(trial.row.phases, costs, strict=True)]
+    trial.train(counts)
+    scores = trial.scores(options.data_dir)
     return {
         "row": name,
         "budget": options.steps,
         "seed": options.seed,
         **{key: scores[key] for key in ("psnr_y", "ssim_y", "psnr_y_input", "psnr_y_synthesized")},
-        "steps": total,
-        "step_cost": options.steps / total,
-        "window_cost": window_cost,
-        "gflop": flops.count(window, trained.params, clip) / 1e9,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
+        "steps": sum(counts),
+        "step_cost": options.steps / sum(counts),
+        "window_cost": seconds[1] / seconds[0],
+        "gflop": flops.count(trial.window, trial.state.params, clip) / 1e9,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(trial.state.params)),
     }
 
 
 def make_optimizer(row):
-    """Its rate is set before each step."""
-    import jax
-    import optax
-    from optax import contrib
-
+    """Adam or Muon for a row; its rate is set before each step."""
     area = sum(phase.share * phase.crop**2 * (2 * phase.frames - 1) for phase in row.phases)
     limit = MAX_GRAD_NORM * row.batch * area / (4 * 24**2 * 7)  # the loss is a sum
 
@@ -303,25 +322,8 @@ def make_optimizer(row):
     return make(learning_rate=0.0)
 
 
-def losses_by_name():
-    """Sums over all values, as steep as each other where errors are of the usual size, 0.03."""
-    import jax.numpy as jnp
-
-    from msitf_jax.training.losses import charbonnier
-
-    def squares(output, truth):
-        return jnp.sum(16 * (output - truth) ** 2)
-
-    def frequencies(output, truth):
-        spectrum = jnp.fft.rfft2(output - truth, axes=(-3, -2), norm="ortho")
-        return charbonnier(output, truth) + 0.1 * jnp.sum(jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-6))
-
-    return {"charbonnier": charbonnier, "squares": squares, "frequencies": frequencies}
-
-
 def in_turns(calls):
     """CPU seconds of each of some functions, by the median of `TURNS` rounds after one that compiles."""
-    import jax
 
     def seconds(call):
         start = time.process_time()

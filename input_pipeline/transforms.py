@@ -3,8 +3,8 @@
 A clip is seven frames, im1 to im7 of a Vimeo-90K septuplet. The first, third, fifth and seventh are what a network is
 given, at a fourth of the size; all seven are the truth. Training may take a part that begins and ends with an input,
 such as the third to the fifth; or give the first, fourth and seventh, and one of the two frames between each as truth.
-Of any part, every other frame is an input. Low-resolution frames are made before augmentation, as the published code does:
-`bd_duf` does not commute with flips, so afterwards they would be others.
+Of any part, every other frame is an input. Low-resolution frames are made before augmentation, as the published code
+does: `bd_duf` does not commute with flips, so afterwards they would be others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -151,7 +151,7 @@ def training_example(
     candidates: int = 1,
     thirds: float = 0.0,
     read_inputs: ReadInputs | None = None,
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, Any]:
     """Crops and augments a clip at random.
 
     Args:
@@ -187,9 +187,9 @@ def training_example(
         low = cut(read_inputs(clip["key"], (width, height), part), window)
     names = ("reverse", "mirror", "flip", "transpose")
     turns = dict(zip(names, rng.random(4) < 0.5, strict=True))
-    example = {"low": low, "high": cut(frames, window, SCALE)}
+    clips = {"low": low, "high": cut(frames, window, SCALE)}
     # Stacking into a batch would keep a transposed layout.
-    example = {name: np.ascontiguousarray(augment(clip, **turns)) for name, clip in example.items()}
+    example: dict[str, Any] = {name: np.ascontiguousarray(augment(clip, **turns)) for name, clip in clips.items()}
     if thirds:
         example["time"] = np.float32(1 - time if turns["reverse"] else time)
     return example

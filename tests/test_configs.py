@@ -94,9 +94,10 @@ def test_placeholders_stay_unset_where_nothing_is_given():
 
 @pytest.mark.parametrize("row", choices.ROWS)
 def test_what_the_benchmark_compares_are_networks(row):
-    config = MSITFConfig(**choices.ROWS[row])
+    config = MSITFConfig(**choices.ROWS[row].model)
     assert config.channels <= 48
+    assert sum(phase.share for phase in choices.ROWS[row].phases) == pytest.approx(1)
 
 
 def test_one_row_of_the_benchmark_is_what_is_shipped():
-    assert MSITFConfig(**choices.ROWS["shipped"]) == MSITFConfig(**load(ROOT / "configs/msitf_small.py").model)
+    assert MSITFConfig(**choices.ROWS["shipped"].model) == MSITFConfig(**load(ROOT / "configs/msitf_small.py").model)

@@ -57,15 +57,15 @@ def estimate_motion(clip: jax.Array, time: jax.Array | float = 0.5) -> Motion:
     batch, frames = clip.shape[:2]
     clip = jax.lax.stop_gradient(clip).astype(at_least_float32(clip.dtype))
     times = jnp.asarray(time, clip.dtype).reshape(-1, 1, 1, 1, 1)
-    time = _of_pairs(times, frames - 1)
+    of_pairs = _of_pairs(times, frames - 1)
     earlier, later = (_flat(clip[:, first : first + frames - 1]) for first in (0, 1))
-    between = optical_flow(earlier, later, time[:, 0, 0, 0])
+    between = optical_flow(earlier, later, of_pairs[:, 0, 0, 0])
     arrays = {
         "between": between,
-        "ahead": seen_from(between, -time),
-        "back": -seen_from(between, 1 - time),
-        "earlier": cubic_warp(earlier, -time * between),
-        "later": cubic_warp(later, (1 - time) * between),
+        "ahead": seen_from(between, -of_pairs),
+        "back": -seen_from(between, 1 - of_pairs),
+        "earlier": cubic_warp(earlier, -of_pairs * between),
+        "later": cubic_warp(later, (1 - of_pairs) * between),
     }
     return Motion(time=times, **{name: x.reshape(batch, frames - 1, *x.shape[1:]) for name, x in arrays.items()})
 

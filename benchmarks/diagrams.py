@@ -109,7 +109,7 @@ def windows():
 
 def tiles_():
     """A frame cut into tiles, and the weights of those in a row."""
-    width, height, most = 854, 480, 100_000  # pixels
+    width, height, most = 1280, 720, 280_000  # pixels
 
     def fits(*tile):
         return tile[0] * tile[1] <= most

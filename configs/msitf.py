@@ -62,6 +62,7 @@ def get_config() -> config_dict.ConfigDict:
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.99
     config.optimizer.max_grad_norm = config_dict.placeholder(float)  # unset: no clipping
+    config.loss = "charbonnier"  # or squares, for the end of a training
     config.ema_decay = config_dict.placeholder(float)  # unset: no moving average
 
     config.compute_dtype = "float32"  # or bfloat16; parameters are float32 in both

@@ -53,7 +53,8 @@ def test_a_checkpoint_of_an_endless_run_along_the_flow_is_cooled_down(tmp_path, 
     train(tmp_path / "endless", **endless)
     (tmp_path / "cooled" / "checkpoints").mkdir(parents=True)
     shutil.copytree(tmp_path / "endless/checkpoints/4", tmp_path / "cooled/checkpoints/4")
-    state, _ = train(tmp_path / "cooled", **endless | {"num_train_steps": 8, "optimizer.cooldown": 4})
+    cooled = {"num_train_steps": 8, "optimizer.cooldown": 4, "loss": "squares"}
+    state, _ = train(tmp_path / "cooled", **endless | cooled)
     assert int(state.step) == 8
     records = writers.read_metrics(tmp_path / "cooled" / "metrics.jsonl")
     rates = {record["step"]: record["train/learning_rate"] for record in records if "train/loss" in record}
@@ -269,6 +270,7 @@ def test_a_failure_is_not_hidden_by_what_closing_raises(tmp_path, monkeypatch):
         ("batch_size", 0, "must be at least 1"),
         ("compute_dtype", "float16", "must be one of float32, bfloat16"),
         ("ema_decay", 1.0, "must be between 0 and 1"),
+        ("loss", "mse", "must be one of charbonnier, squares"),
         ("initialization", "zeros", "must be one of published, he"),
         ("optimizer.learning_rate", 0.0, "must be above 0"),
         ("optimizer.learning_rate", float("nan"), "must be above 0"),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from msitf_jax.training.losses import charbonnier, clip_psnr
+from msitf_jax.training.losses import charbonnier, clip_psnr, squares
 
 
 def test_charbonnier_is_a_sum_over_everything():
@@ -23,6 +23,13 @@ def test_charbonnier_has_a_slope_of_nearly_one_either_way_and_none_at_zero():
     np.testing.assert_allclose(slope, [0.5 / np.sqrt(0.25 + 1e-6), -1 / np.sqrt(1 + 1e-6), 0, 0.5**0.5], rtol=1e-6)
 
 
+def test_squares_by_hand_and_as_steep_as_charbonnier_at_the_usual_error():
+    output, truth = jnp.asarray([0.5, 0.25, 1.0]), jnp.asarray([0.5, 0.75, 0.0])
+    assert float(squares(output, truth)) == pytest.approx(16 * 1.25)
+    slopes = [float(jax.grad(loss)(jnp.asarray(0.5 + 1 / 32), 0.5)) for loss in (squares, charbonnier)]
+    assert slopes == pytest.approx([1, 1], abs=1e-3)
+
+
 def test_psnr_of_each_clip_by_hand():
     truth = jnp.zeros((3, 2, 1, 1, 2))
     output = truth.at[0].set(0.1).at[1, 0, 0, 0, 1].set(0.5)
@@ -36,7 +43,7 @@ def test_psnr_is_that_of_the_clipped_output():
     np.testing.assert_allclose(clip_psnr(jnp.asarray([[-0.7, 0.9]]), truth), [10 * np.log10(200)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("function", [charbonnier, clip_psnr])
+@pytest.mark.parametrize("function", [charbonnier, squares, clip_psnr])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_type_is_kept(function, dtype):
     with jax.enable_x64(True):

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from msitf_jax.atomic import FilePath
 from msitf_jax.model.precision import COMPUTE_DTYPES
 from msitf_jax.training.initialization import INITIALIZATIONS
+from msitf_jax.training.losses import LOSSES
 from msitf_jax.training.schedule import SCHEDULES
 
 _T = TypeVar("_T")
@@ -36,6 +37,8 @@ def check(config: ConfigDict) -> None:
         raise ValueError(f"`compute_dtype` (={config.compute_dtype!r}) must be one of {', '.join(COMPUTE_DTYPES)}")
     if config.initialization not in INITIALIZATIONS:
         raise ValueError(f"`initialization` (={config.initialization!r}) must be one of {', '.join(INITIALIZATIONS)}")
+    if config.loss not in LOSSES:
+        raise ValueError(f"`loss` (={config.loss!r}) must be one of {', '.join(LOSSES)}")
     if config.ema_decay is not None and not 0 < config.ema_decay < 1:
         raise ValueError(f"`ema_decay` (={config.ema_decay!r}) must be between 0 and 1")
     optimizer = config.optimizer

@@ -24,6 +24,7 @@ from msitf_jax.training import (
     checkpoints,
     configuration,
     initialization,
+    losses,
     report,
     schedule,
     state,
@@ -205,6 +206,7 @@ class _Run:
             compute_dtype=config.compute_dtype,
             remat=config.remat,
             ema_decay=config.ema_decay,
+            loss=losses.LOSSES[config.loss],
         )
         self.eval_step = step.make_eval_step(graph, self.mesh, shardings.params)
 

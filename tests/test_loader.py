@@ -97,7 +97,7 @@ def test_shapes_and_types(source, batch_size):
 
 
 def test_thirds_come_with_the_times_of_the_frames_between(source):
-    (batch,), _ = batches(1, batch_size=8, frames=3, thirds=0.5)
+    (batch,), _ = batches(1, batch_size=24, frames=3, thirds=0.5)
     assert batch.keys() == {"low", "high", "time"}
     assert batch["time"].dtype == np.float32
     assert set(np.round(6 * batch["time"])) == {2, 3, 4}

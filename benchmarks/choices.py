@@ -95,7 +95,7 @@ class Phase:
 class Row:
     """A network and how it is trained; `model` are fields of `MSITFConfig`.
 
-    Where `thirds` is True, frames a third and two thirds of the way between are scored, too.
+    Where `score_thirds` is True, frames a third and two thirds of the way between are scored, too.
     """
 
     model: dict
@@ -103,7 +103,7 @@ class Row:
     batch: int = 4
     rate: float = 1e-3
     optimizer: str = "adam"  # or muon
-    thirds: bool = False
+    score_thirds: bool = False
 
 
 ROWS = {
@@ -129,8 +129,8 @@ ROWS = {
     "best of 4 crops": Row(FLOW, (Phase(candidates=4),)),
     "2 frames, then 4": Row(FLOW, (Phase(1 / 3, frames=2), Phase(2 / 3))),
     "2 frames": Row(FLOW, (Phase(frames=2),)),
-    "3 frames": Row(FLOW, (Phase(frames=3),), thirds=True),
-    "3 frames, thirds": Row(FLOW, (Phase(frames=3, thirds=0.5),), thirds=True),
+    "3 frames": Row(FLOW, (Phase(frames=3),), score_thirds=True),
+    "3 frames, thirds": Row(FLOW, (Phase(frames=3, thirds=0.5),), score_thirds=True),
     "squares at the end": Row(FLOW, (Phase(0.7), Phase(0.3, loss="squares"))),
     "frequencies": Row(FLOW, (Phase(loss="frequencies"),)),
     "blanked frames first": Row(FLOW, (Phase(0.25, blanked=True), Phase(0.75))),
@@ -205,7 +205,7 @@ class Trial:
       state: `TrainState`.
       streams: of batches, one for each phase of the row.
       steps: compiled training steps, likewise.
-      window: (parameters, clip) -> the enlarged clip, jitted.
+      window: (parameters, clip, time=None) -> the enlarged clip, jitted; clips hold 0..255.
     """
 
     def __init__(self, row, options):
@@ -223,8 +223,9 @@ class Trial:
             loss = LOSSES[phase.loss]
             train_step = step.make_train_step(self.graph, optimizer, self.mesh, self.shardings, loss=loss)
             self.steps.append(train_step.lower(self.state, batch).compile())
-        self._at = jax.jit(lambda params, clip, time: nnx.merge(self.graph, params)(clip, time=time))
-        self.window = jax.jit(lambda params, clip: nnx.merge(self.graph, params)(clip / np.float32(255)))
+        self.window = jax.jit(
+            lambda params, clip, time=None: nnx.merge(self.graph, params)(clip / np.float32(255), time=time)
+        )
 
     def _batches(self, phase, number, options):
         data = loader.DataConfig(
@@ -271,7 +272,7 @@ class Trial:
         for septuplet in loader.validation_clips(data, VALIDATION_SEPTUPLETS):
             output = np.asarray(upscale(self.state.params, septuplet["low"][None]))[0]
             scored = score_outputs(output, septuplet["high"])
-            if self.row.thirds:
+            if self.row.score_thirds:
                 scored["psnr_y_thirds"] = self._score_thirds(septuplet["high"])
             by_clip.setdefault(septuplet["key"].rpartition("/")[0], []).append(scored)
         means = [{key: np.mean([row[key] for row in rows]) for key in rows[0]} for rows in by_clip.values()]
@@ -279,10 +280,10 @@ class Trial:
 
     def _score_thirds(self, high):
         """PSNR-Y of the four frames that the first, fourth and seventh of seven leave out."""
-        low = np.stack([degrade(frame, "bi") for frame in high[::3]])[None] / np.float32(255)
+        low = np.stack([degrade(frame, "bi") for frame in high[::3]])[None]
         found = []
         for between in (1, 2):
-            output = np.asarray(self._at(self.state.params, low, np.float32(between / 3)))[0, 1::2]
+            output = np.asarray(self.window(self.state.params, low, np.float32(between / 3)))[0, 1::2]
             drawn = np.clip(np.rint(255 * output), 0, 255).astype(np.uint8)
             found += [psnr(luma(a), luma(b)) for a, b in zip(drawn, high[between::3], strict=True)]
         return np.mean(found)

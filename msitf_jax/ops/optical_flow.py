@@ -97,6 +97,19 @@ def cubic_warp(x: jax.Array, flow: jax.Array) -> jax.Array:
     )
 
 
+def halfway(earlier: jax.Array, later: jax.Array, flow: jax.Array) -> jax.Array:
+    """The frame halfway between two: the mean of both, moved along the flow.
+
+    Args:
+      earlier, later: `[B, H, W, C]`.
+      flow: `[B, H, W, 2]`, of `optical_flow` at time 0.5.
+
+    Returns:
+      `[B, H, W, C]`.
+    """
+    return (cubic_warp(earlier, -flow / 2) + cubic_warp(later, flow / 2)) / 2
+
+
 def _fractions(x, flow):
     """How far below and to the right of its corner each position lies: `[B, H, W, 1]` each, 0..1."""
     return [_corner(flow, axis, x.shape[axis + 1])[1][..., None].astype(x.dtype) for axis in (0, 1)]

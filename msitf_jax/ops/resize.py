@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from msitf_jax.ops.optical_flow import cubic_warp, optical_flow
+from msitf_jax.ops.optical_flow import halfway, optical_flow
 
 
 def upsample2x(x: jax.Array) -> jax.Array:
@@ -54,8 +54,7 @@ def flow_base(clip: jax.Array) -> jax.Array:
     """
     batch, frames, *frame = clip.shape
     earlier, later = (clip[:, first : first + frames - 1].reshape(-1, *frame) for first in (0, 1))
-    flow = optical_flow(earlier, later) / 2
-    between = (cubic_warp(earlier, -flow) + cubic_warp(later, flow)) / 2
+    between = halfway(earlier, later, optical_flow(earlier, later))
     return bicubic4x(interleave(clip, between.reshape(batch, frames - 1, *frame)))
 
 

@@ -69,6 +69,7 @@ FLOW = {
     "offset_groups": 4,
     "stochastic_depth": 0.0,
 }
+SHIPPED = FLOW | {"residual_blocks": 3, "propagation_blocks": 3, "trunk_blocks": 5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +94,32 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A network and how it is trained; `model` are fields of `MSITFConfig`.
+    """A network and how it is trained.
 
-    Where `score_thirds` is True, frames a third and two thirds of the way between are scored, too.
+    Attributes:
+      model: fields of `MSITFConfig`.
+      phases: parts of the training, in order.
+      batch: clips a step.
+      rate: the highest learning rate.
+      optimizer: "adam" or "muon".
+      average: decay of a moving average of the parameters, which is scored in their place; the rate then stays at its
+        highest.
+      score_thirds: frames a third and two thirds of the way between are scored, too.
     """
 
     model: dict
     phases: tuple[Phase, ...] = (Phase(),)
     batch: int = 4
     rate: float = 1e-3
-    optimizer: str = "adam"  # or muon
+    optimizer: str = "adam"
+    average: float | None = None
     score_thirds: bool = False
 
 
+PAYS = tuple(
+    Phase(share, frames=3, candidates=4, thirds=0.5, loss=loss)
+    for share, loss in ((0.7, "charbonnier"), (0.3, "squares"))
+)
 ROWS = {
     "0.1.0": Row(FIRST),
     "0.1.0, flow base": Row(FIRST | {"base": "flow"}),
@@ -118,7 +132,7 @@ ROWS = {
     "4 propagation blocks": Row(FLOW | {"propagation_blocks": 4}),
     "6 trunk blocks": Row(FLOW | {"trunk_blocks": 6}),
     "4 residual blocks": Row(FLOW | {"residual_blocks": 4}),
-    "shipped": Row(FLOW | {"residual_blocks": 3, "propagation_blocks": 3, "trunk_blocks": 5}),
+    "shipped": Row(SHIPPED),
     "rate 5e-4": Row(FLOW, rate=5e-4),
     "rate 2e-3": Row(FLOW, rate=2e-3),
     "muon": Row(FLOW, optimizer="muon"),
@@ -133,7 +147,14 @@ ROWS = {
     "3 frames, thirds": Row(FLOW, (Phase(frames=3, thirds=0.5),), score_thirds=True),
     "squares at the end": Row(FLOW, (Phase(0.7), Phase(0.3, loss="squares"))),
     "frequencies": Row(FLOW, (Phase(loss="frequencies"),)),
+    "average .999": Row(FLOW, average=0.999),
+    "average .9995": Row(FLOW, average=0.9995),
+    "best of 16 crops": Row(FLOW, (Phase(candidates=16),)),
     "blanked frames first": Row(FLOW, (Phase(0.25, blanked=True), Phase(0.75))),
+    "all that pays": Row(FLOW, PAYS),
+    "all that pays, muon": Row(FLOW, PAYS, optimizer="muon"),
+    "all that pays, shipped": Row(SHIPPED, PAYS),
+    "all that pays, 48 channels": Row(FLOW | {"channels": 48, "offset_groups": 6}, PAYS),
 }
 
 
@@ -213,7 +234,7 @@ class Trial:
         model = initialization.draw(MSITFConfig(**row.model), initialization="he", seed=options.seed)
         self.graph, params = nnx.split(model, nnx.Param)
         optimizer = make_optimizer(row)
-        trained = state.create(params, optimizer, ema=False, seed=options.seed)
+        trained = state.create(params, optimizer, ema=row.average is not None, seed=options.seed)
         self.shardings = sharding.state_shardings(self.mesh, trained)
         self.state = jax.device_put(trained, self.shardings)
         self.streams = [self._batches(phase, number, options) for number, phase in enumerate(row.phases)]
@@ -221,7 +242,9 @@ class Trial:
         self.steps = []
         for phase, batch in zip(row.phases, self._first, strict=True):
             loss = LOSSES[phase.loss]
-            train_step = step.make_train_step(self.graph, optimizer, self.mesh, self.shardings, loss=loss)
+            train_step = step.make_train_step(
+                self.graph, optimizer, self.mesh, self.shardings, ema_decay=row.average, loss=loss
+            )
             self.steps.append(train_step.lower(self.state, batch).compile())
         self.window = jax.jit(
             lambda params, clip, time=None: nnx.merge(self.graph, params)(clip / np.float32(255), time=time)
@@ -257,7 +280,8 @@ class Trial:
         total, done = sum(counts), 0
         for count, train_step, stream in zip(counts, self.steps, self.streams, strict=True):
             for batch in itertools.islice(stream, count):
-                rate = self.row.rate * min(done / total / WARMUP, (1 + np.cos(np.pi * done / total)) / 2)
+                falling = 1 if self.row.average else (1 + np.cos(np.pi * done / total)) / 2
+                rate = self.row.rate * min(done / total / WARMUP, falling)
                 self.state.opt_state.hyperparams["learning_rate"] = jnp.float32(rate)
                 self.state, metrics = train_step(self.state, batch)
                 done += 1
@@ -270,7 +294,7 @@ class Trial:
         by_clip = {}
         data = loader.DataConfig(dir=data_dir, degradation="bi")
         for septuplet in loader.validation_clips(data, VALIDATION_SEPTUPLETS):
-            output = np.asarray(upscale(self.state.params, septuplet["low"][None]))[0]
+            output = np.asarray(upscale(self.state.scored, septuplet["low"][None]))[0]
             scored = score_outputs(output, septuplet["high"])
             if self.row.score_thirds:
                 scored["psnr_y_thirds"] = self._score_thirds(septuplet["high"])
@@ -283,7 +307,7 @@ class Trial:
         low = np.stack([degrade(frame, "bi") for frame in high[::3]])[None]
         found = []
         for between in (1, 2):
-            output = np.asarray(self.window(self.state.params, low, np.float32(between / 3)))[0, 1::2]
+            output = np.asarray(self.window(self.state.scored, low, np.float32(between / 3)))[0, 1::2]
             drawn = np.clip(np.rint(255 * output), 0, 255).astype(np.uint8)
             found += [psnr(luma(a), luma(b)) for a, b in zip(drawn, high[between::3], strict=True)]
         return np.mean(found)

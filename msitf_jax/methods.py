@@ -82,13 +82,13 @@ def made_for(name: FilePath) -> str | None:
     return None if name in BASELINES else weights.read_metadata(name).get("degradation")
 
 
-def network(model: MSITF, compute_dtype: ComputeDtype = "float32", *, tile_margin: int = margin.DEFAULT) -> Method:
+def network(model: MSITF, compute_dtype: ComputeDtype = "float32", *, tile_margin: int | None = None) -> Method:
     """The method that runs `MSITF`.
 
     Args:
       model: `MSITF`.
       compute_dtype: see `method`.
-      tile_margin: the `margin` of `Method`, as `msitf_jax.weights.margin.measure` gives it.
+      tile_margin: the `margin` of `Method`, as `msitf_jax.weights.margin.measure` gives it; `margin.default` without it.
 
     Returns:
       A `Method`.
@@ -98,6 +98,6 @@ def network(model: MSITF, compute_dtype: ComputeDtype = "float32", *, tile_margi
         lambda state, clip: nnx.merge(graph, state)(clip),
         narrow(state, jnp.dtype(compute_dtype)),
         alignment=WINDOW,
-        margin=tile_margin,
+        margin=margin.default(model.config) if tile_margin is None else tile_margin,
         bytes_per_pixel=2_000 + 350 * model.config.channels,
     )

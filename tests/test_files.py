@@ -16,7 +16,6 @@ import safetensors.numpy
 from flax import nnx
 
 from msitf_jax import MSITFConfig, cli, methods, weights
-from msitf_jax.weights import margin
 from msitf_jax.weights.__main__ import main
 from tests.tiny_network import TINY_FLOW, tiny_network
 
@@ -127,17 +126,19 @@ def test_conversion_measures_the_tile_margin_that_a_file_does_not_say(model, tmp
 
 def test_tiles_overlap_as_the_file_says_or_by_the_default(model, tmp_path, capsys):
     path = tmp_path / "a.safetensors"
-    for metadata, expected, told in (
-        ({}, margin.DEFAULT, f"{margin.DEFAULT}, since the file does not say"),
-        ({"tile_margin": "16"}, 16, "16"),
+    with_flow = tiny_network(TINY_FLOW)
+    for network, metadata, expected, told in (
+        (model, {}, 64, "64, since the file does not say"),
+        (with_flow, {}, 120, "120, since the file does not say"),
+        (model, {"tile_margin": "16"}, 16, "16"),
     ):
-        weights.save(model, path, **metadata)
+        weights.save(network, path, **metadata)
         assert weights.tile_margin(path) == expected
         assert methods.method(path).margin == expected
         assert cli.main(["info", str(path)]) == 0
         facts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
         assert facts["tile_margin"] == told
-    assert methods.network(model).margin == margin.DEFAULT
+        assert methods.network(network).margin == (120 if network is with_flow else 64)
 
 
 @pytest.mark.parametrize("value", ["wide", "-8", "100000"])

@@ -49,6 +49,7 @@ class Motion:
         return (1 - self.time) * self.earlier + self.time * self.later
 
 
+@jax.named_scope("motion")
 def estimate_motion(clip: jax.Array, time: jax.Array | float = 0.5) -> Motion:
     """Finds the motion in a clip `[B, N, H, W, 3]`, RGB in 0..1, for frames at a time between each two of it.
 
@@ -122,6 +123,7 @@ class FlowPropagation(nnx.Module):
         self.blocks = nnx.List(ResidualBlock(channels, rngs=rngs) for _ in range(blocks))
         self.merge = Conv(3 * channels, channels, kernel_size=1, rngs=rngs)
 
+    @jax.named_scope("propagation")
     def __call__(
         self, features: jax.Array, images: jax.Array, ahead: jax.Array, back: jax.Array, *, remat: bool = False
     ) -> jax.Array:
@@ -180,6 +182,7 @@ class FlowInterpolation(nnx.Module):
         self.conv = Conv(3 * channels, channels, rngs=rngs)
         self.blocks = nnx.List(ResidualBlock(channels, rngs=rngs) for _ in range(blocks))
 
+    @jax.named_scope("interpolation")
     def __call__(self, features: jax.Array, motion: Motion) -> jax.Array:
         """`[B, N, H, W, C]` -> `[B, 2N-1, H, W, C]`: features of the frames between, among those of the others."""
         pairs = features.shape[1] - 1

@@ -27,6 +27,7 @@ class Reconstruction(nnx.Module):
         self.conv_hr = Conv(channels, channels, rngs=rngs)
         self.conv_last = Conv(channels, 3, rngs=rngs)
 
+    @jax.named_scope("reconstruction")
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` -> `[B, 4H, 4W, 3]`, to be added to the resized input."""
         x = subpixel_upsample2x(self.upconv2, subpixel_upsample2x(self.upconv1, x))
@@ -39,6 +40,7 @@ class SubpixelReconstruction(nnx.Module):
     def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
         self.conv_last = Conv(channels, 16 * 3, rngs=rngs)
 
+    @jax.named_scope("reconstruction")
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` -> `[B, 4H, 4W, 3]`, to be added to the resized input."""
         batch, height, width, _ = x.shape
@@ -53,6 +55,7 @@ class ConvTrunk(nnx.Module):
         count = config.trunk_groups * config.trunk_blocks
         self.blocks = nnx.List(ResidualBlock(config.channels, rngs=rngs) for _ in range(count))
 
+    @jax.named_scope("trunk")
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, C]` -> the same shape."""
         for block in self.blocks:
@@ -185,6 +188,7 @@ class MSITF(nnx.Module):
         residual = self.render(features, (clip.shape[2], clip.shape[3]), survival, remat=remat)
         return base + residual.astype(clip.dtype)
 
+    @jax.named_scope("shallow_features")
     def shallow_features(self, clip: jax.Array) -> jax.Array:
         """`[B, N, H, W, 3]` -> `[B, N, H', W', C]`.
 
@@ -198,6 +202,7 @@ class MSITF(nnx.Module):
             x = block(x)
         return x.reshape(batch, frames, *x.shape[1:])
 
+    @jax.named_scope("interpolation")
     def interpolate(self, features: jax.Array) -> jax.Array:
         """Puts features between those of every two neighbours: `[B, N, H, W, C]` -> `[B, 2N-1, H, W, C]`."""
         batch, frames, *frame = features.shape

@@ -206,6 +206,7 @@ class SwinTrunk(nnx.Module):
         drawn = jax.random.bernoulli(key, kept, (frames, *self.survival_shape))
         return drawn.astype(dtype) / kept
 
+    @jax.named_scope("trunk")
     def __call__(self, x: jax.Array, survival: jax.Array | None = None) -> jax.Array:
         """`[B, H, W, C]`, H and W multiples of 8; survival as drawn, None in evaluation -> `[B, H, W, C]`."""
         shallow = self.conv_first(x)

@@ -71,6 +71,7 @@ class BidirectionalFusion(nnx.Module):
         self.cell = DeformableLSTMCell(channels, groups, rngs=rngs)
         self.merge = Conv(2 * channels, channels, kernel_size=1, rngs=rngs)
 
+    @jax.named_scope("temporal_fusion")
     def __call__(self, features: jax.Array, *, remat: bool = False) -> jax.Array:
         """`[B, T, H, W, C]` -> the same; `remat` keeps only the states for the gradients, see `MSITF.forward`."""
         batch, length, *frame = features.shape
@@ -104,6 +105,7 @@ class TemporalAttention(nnx.Module):
         self.proj = Linear(channels, channels, kernel_init=uniform, bias_init=uniform, rngs=rngs)
         self.heads = heads
 
+    @jax.named_scope("context")
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, T, H, W, C]` -> the same shape."""
         batch, length, height, width, channels = x.shape

@@ -64,6 +64,7 @@ def interleave(frames: jax.Array, between: jax.Array) -> jax.Array:
     return out.at[:, ::2].set(frames).at[:, 1::2].set(between)
 
 
+@jax.named_scope("bicubic")
 def bicubic4x(frames: jax.Array) -> jax.Array:
     """MATLAB's `imresize(4, "bicubic")`: `[B, N, H, W, C]` -> `[B, N, 4H, 4W, C]`."""
     return _cubic4x(_cubic4x(frames, axis=2), axis=3)

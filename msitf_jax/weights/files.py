@@ -87,13 +87,15 @@ def read_metadata(name_or_path: FilePath) -> dict[str, str]:
 
 
 def tile_margin(name_or_path: FilePath) -> int:
-    """Input pixels beside a cut where tiles differ from the whole frame: what the file says, or `margin.DEFAULT`.
+    """Input pixels beside a cut where tiles differ from the whole frame: what the file says, or `margin.default`.
 
     Raises:
-      ValueError: see `read_metadata`.
+      ValueError: see `read_metadata`; a configuration that is none.
     """
-    noted = read_metadata(name_or_path).get("tile_margin")
-    return margin.DEFAULT if noted is None else margin.parse(noted)
+    metadata = read_metadata(name_or_path)
+    if "tile_margin" in metadata:
+        return margin.parse(metadata["tile_margin"])
+    return margin.default(_config(find(name_or_path), metadata) or MSITFConfig())
 
 
 def save(model: MSITF, path: FilePath, *, half: bool = False, **metadata: str) -> None:

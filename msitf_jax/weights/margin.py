@@ -6,17 +6,25 @@ import jax
 import numpy as np
 from flax import nnx
 
+from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.msitf import MSITF
 from msitf_jax.model.swin import WINDOW
 
-# Input pixels, of weights that say nothing: networks without flow. Random weights of the published size, which add 12
-# and 32 of 255 and sample up to 10 pixels away at every level, have 34 and 63 (tests/test_margin.py, slow).
-DEFAULT = 64
+# Input pixels, of weights that say nothing. Without flow: random weights of the published size, which add 12 and 32 of
+# 255 and sample up to 10 pixels away at every level, have 34 and 63 (tests/test_margin.py, slow). With flow: the most
+# that `measure` finds.
+WITHOUT_FLOW = 64
+WITH_FLOW = 120
 MOST = 512
 TOLERANCE = 0.05 / 255  # of the output; rounding to 8 bits moves a value by up to ten times as much
 
 _FRAMES, _HEIGHT, _WIDTH = 4, 299, 304  # one axis is no multiple of the network's grid
 _CUT = 4 * WINDOW  # where on each axis the part begins, and how far before the frame's end it ends
+
+
+def default(config: MSITFConfig) -> int:
+    """Input pixels, for weights that say nothing."""
+    return WITH_FLOW if "flow" in (config.alignment, config.base) else WITHOUT_FLOW
 
 
 def measure(model: MSITF) -> int:

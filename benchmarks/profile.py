@@ -1,6 +1,6 @@
-"""Where the time of a training step goes: `python -m benchmarks.profile [--config=msitf_small]`.
+"""Where the time of a training step or of a window goes: `python -m benchmarks.profile {step,window}`.
 
-Runs a step of a configuration in configs/ on one core, as each device of a CPU does, under JAX's profiler, and prints
+Runs a configuration in configs/ on one core, as training does on each device of a CPU, under JAX's profiler, and prints
 two Markdown tables: milliseconds by parts of the network (`jax.named_scope`), forward and for gradients, and by kinds
 of operation. Several operations that XLA has fused count as the heaviest kind among them.
 """
@@ -44,23 +44,25 @@ ROUNDS = 10
 def main():
     """Compiles the step, times it, and runs it again under the profiler."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
+    parser.add_argument("what", choices=("step", "window"), help="of training, or 4 frames of 180x144")
     parser.add_argument("--config", default="msitf_small", help="a file in configs/, without .py")
     parser.add_argument("--batch", type=int, default=4, help="clips of a training step")
     parser.add_argument("--crop", type=int, default=24, help="side of its crops, in low-resolution pixels")
     options = parser.parse_args()
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # before JAX counts cores
     contender = turns.prepare(options.config, options.batch, options.crop)
-    without = min(turns.seconds(contender["step"]) for _ in range(ROUNDS))
+    run = contender[options.what]
+    without = min(turns.seconds(run) for _ in range(ROUNDS))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(ROUNDS):
-                jax.block_until_ready(contender["step"]())
+                jax.block_until_ready(run())
         (trace,) = pathlib.Path(folder).rglob("*.xplane.pb")
         runs = read_trace(trace)
-    operations = read_program(contender["program"].as_text())
+    operations = read_program(contender[f"{options.what}_program"].as_text())
     total = sum(seconds for seconds, _ in runs.values())
     count = sum(count for _, count in runs.values())
-    print(f"{1e3 * without:.0f} ms a step; under the profiler {1e3 * total:.0f}, in {count:.0f} operations\n")
+    print(f"{1e3 * without:.0f} ms a {options.what}; under the profiler {1e3 * total:.0f}, in {count:.0f} operations\n")
 
     by_part, by_kind = collections.defaultdict(lambda: [0.0, 0.0]), collections.Counter()
     for name, (seconds, _) in runs.items():
@@ -91,13 +93,13 @@ def read_program(text):
     for name, (operation, calls, scope) in found.items():
         held = bodies[calls] if operation == "fusion" else [operation]
         kind = next((kind for kind, names in KINDS.items() if set(names) & set(held)), OTHER)
-        part = next((word for word in re.findall(r"\w+", scope) if word in PARTS), "the rest")
+        part = next((name for name in PARTS if re.search(rf"\b{name}\b", scope)), "the rest")
         operations[name] = part, "transpose(" in scope, kind
     return operations
 
 
 def read_trace(file):
-    """Of each operation that ran: seconds and runs a step, without those that only hold others."""
+    """Of each operation that ran: seconds and times in a round, without those that only hold others."""
     runs = collections.defaultdict(lambda: (0.0, 0.0))
     for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
         for line in plane.lines:

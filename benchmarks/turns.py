@@ -93,7 +93,8 @@ def prepare(name, batch, crop):
         trained, metrics = train_step(trained, examples)
         return metrics
 
-    result = {"window": lambda: forward(params, clip), "step": run_step, "program": train_step, "gflop": gflop}
+    result = {"window": lambda: forward(params, clip), "step": run_step, "gflop": gflop}
+    result |= {"window_program": forward, "step_program": train_step}
     for run in (result["window"], run_step):
         jax.block_until_ready(run())
     count = sum(leaf.size for leaf in jax.tree.leaves(params))

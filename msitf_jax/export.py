@@ -1,5 +1,6 @@
 """The network, weights included, as one StableHLO program that runs wherever JAX does, without this package."""
 
+import functools
 import os
 from typing import Literal, TypeAlias, get_args
 
@@ -20,7 +21,12 @@ CONSTRAINTS = ("frames >= 2", "height >= 2", "width >= 2", "batch*frames >= 2*ba
 
 
 def export(
-    weights: FilePath, path: FilePath, *, platform: Platform = "cpu", compute_dtype: ComputeDtype = "float32"
+    weights: FilePath,
+    path: FilePath,
+    *,
+    platform: Platform = "cpu",
+    compute_dtype: ComputeDtype = "float32",
+    time: bool = False,
 ) -> None:
     """Writes weights and the network around them as a serialised `jax.export.Exported`.
 
@@ -32,18 +38,24 @@ def export(
       path: the file; what was there is replaced once the new one is whole.
       platform: where it will run; any machine can write for any.
       compute_dtype: what the network computes in, see `msitf_jax.model.precision`.
+      time: the program takes a second argument, the time of the frames between: a float32 scalar, see
+        `MSITF.__call__`.
 
     Raises:
-      ValueError: another platform or type; `path` is the weights' own file; what `msitf_jax.weights.load` raises.
+      ValueError: another platform or type; `path` is the weights' own file; `time` for weights that draw frames halfway
+        only; what `msitf_jax.weights.load` raises.
       OSError: the file can't be written.
     """
     if os.path.realpath(weights) == os.path.realpath(path):
         raise ValueError(f"`path` (={str(path)!r}): these are the weights, expected another name")
-    content = exported(methods.method(weights, compute_dtype), platform).serialize()
+    method = methods.method(weights, compute_dtype)
+    if time and not method.takes_time:
+        raise ValueError(f"`time` (=True) is for networks along the flow, and {weights} draws frames halfway only")
+    content = exported(method, platform, time=time).serialize()
     atomic.write(path, lambda file: file.write(content))
 
 
-def exported(method: methods.Method, platform: Platform) -> jax.export.Exported:
+def exported(method: methods.Method, platform: Platform, *, time: bool = False) -> jax.export.Exported:
     """A method as a program of symbolic sizes; see `export`.
 
     Deformable convolution is the plain one on every platform: sizes that are not known yet rule its kernels out.
@@ -54,9 +66,7 @@ def exported(method: methods.Method, platform: Platform) -> jax.export.Exported:
     if platform not in PLATFORMS:
         raise ValueError(f"`platform` (={platform!r}) must be one of {', '.join(PLATFORMS)}")
     clip = jax.ShapeDtypeStruct(jax.export.symbolic_shape(CLIP, constraints=CONSTRAINTS), jnp.float32)
-
-    def upscale(clip):
-        return method.forward(method.state, clip)
-
+    arguments = [clip, jax.ShapeDtypeStruct((), jnp.float32)] if time else [clip]
+    upscale = jax.jit(functools.partial(method.forward, method.state))
     with traced_for(platform):
-        return jax.export.export(jax.jit(upscale), platforms=[platform])(clip)
+        return jax.export.export(upscale, platforms=[platform])(*arguments)

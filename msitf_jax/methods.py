@@ -29,14 +29,16 @@ class Method:
     Attributes:
       forward: (state, `[B, N, h, w, 3]` float32 in 0..1) -> `[B, 2N-1, 4h, 4w, 3]` float32, not clipped.
       state: a pytree of arrays, empty for a baseline.
+      takes_time: `forward` has a third argument, the time of the frames between, see `MSITF.__call__`.
       alignment: input pixels on whose grid the network works; a part of a frame gives what the whole gives, away from
         its borders, if it begins at a multiple of it.
       margin: input pixels beside a border of such a part where its output differs from the whole's.
       bytes_per_pixel: about what a window of 4 frames takes in memory, for each pixel of a frame.
     """
 
-    forward: Callable[[Any, jax.Array], jax.Array]
+    forward: Callable[..., jax.Array]
     state: Any
+    takes_time: bool = False
     alignment: int = 8
     margin: int = 3
     bytes_per_pixel: int = 4_000
@@ -88,15 +90,16 @@ def network(model: MSITF, compute_dtype: ComputeDtype = "float32", *, tile_margi
     Args:
       model: `MSITF`.
       compute_dtype: see `method`.
-      tile_margin: the `margin` of `Method`, as `msitf_jax.weights.margin.measure` gives it; `margin.default` without it.
+      tile_margin: the `margin` of `Method`, as `msitf_jax.weights.margin.measure` gives it; None is `margin.default`.
 
     Returns:
       A `Method`.
     """
     graph, state = nnx.split(model)
     return Method(
-        lambda state, clip: nnx.merge(graph, state)(clip),
+        lambda state, clip, time=None: nnx.merge(graph, state)(clip, time=time),
         narrow(state, jnp.dtype(compute_dtype)),
+        takes_time=model.config.alignment == "flow",
         alignment=WINDOW,
         margin=margin.default(model.config) if tile_margin is None else tile_margin,
         bytes_per_pixel=2_000 + 350 * model.config.channels,

@@ -83,6 +83,28 @@ def test_a_network_along_optical_flow_can_be_exported_too(flow_program, size):
         np.testing.assert_allclose(jax.jit(program.call)(given), expected, rtol=0, atol=2e-6)
 
 
+def test_a_program_draws_frames_at_any_time():
+    method, given = methods.network(tiny_network(TINY_FLOW)), clip(2, 2, 9, 7)
+    program = export.exported(method, "cpu", time=True)
+    assert [str(aval) for aval in program.in_avals] == ["float32[batch,frames,height,width,3]", "float32[]"]
+    with quick_compilation():
+        upscale, expected = jax.jit(program.call), jax.jit(method.forward)
+        drawn = [upscale(given, np.float32(time)) for time in (0.5, 0.8)]
+        for time, out in zip((0.5, 0.8), drawn, strict=True):
+            np.testing.assert_allclose(out, expected(method.state, given, np.float32(time)), rtol=0, atol=2e-6)
+    assert np.abs(drawn[0] - drawn[1])[:, 1].max() > 0.05
+
+
+def test_a_time_is_refused_where_frames_are_drawn_halfway_only(tmp_path, capsys):
+    weights.save(tiny_network(), tmp_path / "tiny.safetensors")
+    for name in (str(tmp_path / "tiny.safetensors"), "bicubic"):
+        assert cli.main(["export", name, str(tmp_path / "x.jaxexport"), "--time"]) == 2
+        assert capsys.readouterr().err == (
+            f"msitf export: `time` (=True) is for networks along the flow, and {name} draws frames halfway only\n"
+        )
+        assert not (tmp_path / "x.jaxexport").exists()
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_any_machine_exports_for_any_platform(tiny, program, platform):
     found = program if platform == "cpu" else export.exported(tiny, platform)

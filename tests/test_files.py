@@ -16,6 +16,7 @@ import safetensors.numpy
 from flax import nnx
 
 from msitf_jax import MSITFConfig, cli, methods, weights
+from msitf_jax.weights import margin
 from msitf_jax.weights.__main__ import main
 from tests.tiny_network import TINY_FLOW, tiny_network
 

@@ -14,6 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="OUT", help="the file to write, such as msitf.jaxexport")
     parser.add_argument("--platform", choices=export.PLATFORMS, default="cpu", help="where it will run (default: cpu)")
     parser.add_argument("--compute_dtype", choices=COMPUTE_DTYPES, default="float32", help="for GPUs")
+    parser.add_argument(
+        "--time", action="store_true", help="the program is told the time of the frames between, from 0 to 1"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

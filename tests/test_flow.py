@@ -13,7 +13,7 @@ from msitf_jax.model.flow import FlowAlignment, FlowPropagation, estimate_motion
 from msitf_jax.model.precision import narrow
 from msitf_jax.ops.resize import bicubic4x, bicubic_base, flow_base
 from tests.conftest import randomised
-from tests.test_optical_flow import texture
+from tests.test_optical_flow import from_middle, texture
 from tests.tiny_network import TINY, TINY_FLOW, quick_compilation
 
 run = nnx.jit(lambda module, *arrays: module(*arrays))
@@ -34,6 +34,27 @@ def test_motion_of_a_clip_from_three_sides():
     # Of a pixel; twice what was measured.
     for flow, sign in ((motion.between, 1), (motion.ahead, 1), (motion.back, -1)):
         np.testing.assert_allclose(np.median(flow[inside], (0, 1, 2, 3)), [1.5 * sign, -1.0 * sign], rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize("time", [None, 0.2])
+def test_motion_lies_on_the_grids_of_its_frames(time):
+    rate = 0.2
+    clip = jnp.stack([texture(48, 48, zoom=zoom) for zoom in (1, 1 + rate)], 1)
+    motion = jax.jit(estimate_motion)(clip, time)
+    place = from_middle(48, 48)[8:-8, 8:-8]
+    # What is at p in the first frame is at (1 + rate t) p at time t. One in 800 was measured at most.
+    for flow, expected in (
+        (motion.ahead, rate),
+        (motion.between, rate / (1 + rate * (time or 0.5))),
+        (motion.back, -rate / (1 + rate)),
+    ):
+        found = np.sum(flow[0, 0, 8:-8, 8:-8] * place) / np.sum(place**2)
+        np.testing.assert_allclose(found, expected, rtol=0.0025)
+
+
+def test_the_nearer_neighbor_counts_more():
+    clip = jnp.broadcast_to(jnp.array([0.2, 0.6])[None, :, None, None, None], (1, 2, 8, 9, 3))
+    np.testing.assert_allclose(estimate_motion(clip, 0.25).middle, 0.3, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("time", [0.25, 0.5])
@@ -58,6 +79,7 @@ def test_each_clip_has_a_time_of_its_own():
         halfway = nnx.jit(lambda model, clip: model(clip))(model, clips)
         np.testing.assert_allclose(upscale(model, clips, jnp.full(2, 0.5)), halfway, rtol=0, atol=2e-6)
     assert np.abs(halfway - together)[:, 1::2].max() > 0.05
+    np.testing.assert_allclose(halfway[:, ::2], together[:, ::2], rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("time", [jnp.zeros(3), jnp.zeros((2, 1))])

@@ -29,8 +29,8 @@ class Motion:
 
     Attributes:
       between: `[B, N-1, H, W, 2]`, from the earlier frame to the later, seen from the frame between.
-      ahead: the same seen from the earlier frame.
-      back: from the later frame to the earlier, seen from the later.
+      ahead: the same seen from the earlier frame, whatever the time.
+      back: from the later frame to the earlier, seen from the later, likewise.
       earlier: `[B, N-1, H, W, 3]`, the earlier frame moved to the time between.
       later: the later frame, likewise.
       time: `[1 or B, 1, 1, 1, 1]`, of the frames between: 0 is the earlier frame's, 1 the later one's.
@@ -50,21 +50,22 @@ class Motion:
 
 
 @jax.named_scope("motion")
-def estimate_motion(clip: jax.Array, time: jax.Array | float = 0.5) -> Motion:
+def estimate_motion(clip: jax.Array, time: jax.Array | float | None = None) -> Motion:
     """Finds the motion in a clip `[B, N, H, W, 3]`, RGB in 0..1, for frames at a time between each two of it.
 
-    The time is a scalar or `[B]`, one for each clip.
+    The time is a scalar or `[B]`, one for each clip, or None for halfway.
     """
     batch, frames = clip.shape[:2]
     clip = jax.lax.stop_gradient(clip).astype(at_least_float32(clip.dtype))
-    times = jnp.asarray(time, clip.dtype).reshape(-1, 1, 1, 1, 1)
+    times = jax.lax.stop_gradient(jnp.asarray(0.5 if time is None else time, clip.dtype)).reshape(-1, 1, 1, 1, 1)
     of_pairs = _of_pairs(times, frames - 1)
     earlier, later = (_flat(clip[:, first : first + frames - 1]) for first in (0, 1))
-    between = optical_flow(earlier, later, of_pairs[:, 0, 0, 0])
+    halfway = optical_flow(earlier, later)
+    between = halfway if time is None else seen_from(halfway, of_pairs - 0.5)
     arrays = {
         "between": between,
-        "ahead": seen_from(between, -of_pairs),
-        "back": -seen_from(between, 1 - of_pairs),
+        "ahead": seen_from(halfway, -0.5),
+        "back": -seen_from(halfway, 0.5),
         "earlier": cubic_warp(earlier, -of_pairs * between),
         "later": cubic_warp(later, (1 - of_pairs) * between),
     }
@@ -134,17 +135,18 @@ class FlowPropagation(nnx.Module):
           images: `[B, N, H, W, 3]`, of which the features are.
           ahead, back: `[B, N-1, H, W, 2]`: from each frame but the last to the next, and from each but the first to the
             one before, on the grid of the frame that it starts from.
-          remat: for gradients, keep the states only, see `MSITF.forward`.
+          remat: for gradients, keep states and offsets only, see `MSITF.forward`.
 
         Returns:
           `[B, N, H, W, C]`.
         """
         batch, frames, *frame = features.shape
-        # What frames see of themselves needs no state.
+        # This part of the convolution does not depend on the state.
         own = self.conv.partial(_flat(features), first=0, with_bias=True).reshape(features.shape)
         # The first step of either direction has nothing before it.
-        forward = [_after_nothing(x) for x in self._offsets(images[:, 1:], images[:, :-1], back)]
-        backward = [_before_nothing(x) for x in self._offsets(images[:, :-1], images[:, 1:], ahead)]
+        offsets = jax.checkpoint(self._offsets) if remat else self._offsets
+        forward = [_after_nothing(x) for x in offsets(images[:, 1:], images[:, :-1], back)]
+        backward = [_before_nothing(x) for x in offsets(images[:, :-1], images[:, 1:], ahead)]
 
         def both_directions(forward, backward, i):
             pair = (forward, i), (backward, frames - 1 - i)

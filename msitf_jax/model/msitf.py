@@ -112,7 +112,8 @@ class MSITF(nnx.Module):
           clip: `[B, N, H, W, 3]`, RGB in 0..1; B, H, W at least 1, N at least 2. Of the parameters' type, or float32
             where they were narrowed by `msitf_jax.model.precision.narrow`.
           time: of the frames between, a scalar or `[B]`, one for each clip: 0 is the earlier neighbor's, 1 the later
-            one's, None halfway. Networks of `alignment="pcd"` know only that.
+            one's, None halfway. Networks of `alignment="pcd"` know only that. Frames at the inputs' times do not
+            depend on it.
           train: draws stochastic depth, with which every frame skips some trunk blocks.
           rngs: `nnx.Rngs` with a stream `dropout` (or a default one); needed if `train`.
 
@@ -179,7 +180,7 @@ class MSITF(nnx.Module):
             features = self.temporal_fusion(features, remat=remat)
             base = BASES[self.config.base](clip)
         else:
-            motion = estimate_motion(clip, 0.5 if time is None else time)
+            motion = estimate_motion(clip, time)
             features = self.propagation(features, clip, motion.ahead, motion.back, remat=remat)
             features = recomputed(self.flow_interpolation)(features, motion)
             base = bicubic4x(interleave(clip, motion.middle.astype(clip.dtype)))

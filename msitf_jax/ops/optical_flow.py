@@ -1,10 +1,10 @@
-"""Optical flow between two frames at any time between them, in plain JAX and without parameters.
+"""Optical flow between two frames, in plain JAX and without parameters.
 
 Coarse to fine, as classical methods do: at each level of an image pyramid the flow is refined by iterations of Lucas
 and Kanade (IJCAI 1981), with a robust norm (Black and Anandan, 1996), and smoothed. The flow is that of the frame in
-between: pixel p shows what the earlier frame has at `p - time * flow(p)` and the later one at
-`p + (1 - time) * flow(p)` (bilateral motion estimation; Choi et al., 2007). So nothing is occluded on its own grid,
-and no flow needs to be turned round.
+the middle: pixel p shows what the earlier frame has at `p - flow(p) / 2` and the later one at `p + flow(p) / 2`
+(bilateral motion estimation; Choi et al., 2007). `seen_from` brings it to the grids of other times, the two frames' own
+among them.
 """
 
 import functools
@@ -21,29 +21,26 @@ WINDOW_SIGMA, WINDOW_RADIUS = 1.5, 3  # pixels over which one motion is assumed
 ROBUST = 0.02  # differences of brightness above it, of 1, count less and less
 DAMPING = 5e-3  # of the least squares: where there is no texture, the flow stays as it is
 LARGEST_STEP = 1.0  # pixels that an iteration may move
-INVERSIONS = 2
+INVERSIONS = 2  # fixed-point steps of `seen_from`
 _SMOOTH = (0.25, 0.5, 0.25)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def optical_flow(earlier: jax.Array, later: jax.Array, time: jax.Array | float = 0.5) -> jax.Array:
-    """The motion from one frame to another, seen from a time between them.
+def optical_flow(earlier: jax.Array, later: jax.Array) -> jax.Array:
+    """The motion from one frame to another, seen from halfway between them.
 
     No gradient passes through it.
 
     Args:
       earlier, later: `[B, H, W, 3]`, RGB in 0..1.
-      time: 0 is the earlier frame's, 1 the later one's; a scalar, or `[B]`, one for each pair.
 
     Returns:
-      `[B, H, W, 2]`, at least float32: (dy, dx) in pixels from `earlier` to `later`, on the grid of the frame at
-      `time`.
+      `[B, H, W, 2]`, at least float32: (dy, dx) in pixels from `earlier` to `later`, on the grid of the frame halfway.
     """
     dtype = at_least_float32(earlier.dtype)
     images = jax.lax.stop_gradient(jnp.stack([earlier, later]).astype(dtype))
     gray = jnp.einsum("...c,c->...", images, jnp.asarray(_LUMA, dtype), precision="highest")
     height, width = gray.shape[2:]
-    time = jnp.asarray(time, dtype).reshape(-1, 1, 1, 1)
     pyramid = [_replicate(gray, 2 ** (LEVELS - 1))]
     for _ in range(LEVELS - 1):
         pyramid.append(_halve(pyramid[-1]))
@@ -51,7 +48,7 @@ def optical_flow(earlier: jax.Array, later: jax.Array, time: jax.Array | float =
     for level, pair in enumerate(reversed(pyramid)):
         if level:
             flow = 2 * _double(flow)
-        refine = functools.partial(_refine, *pair, time=time)
+        refine = functools.partial(_refine, *pair)
         flow = jax.lax.fori_loop(0, ITERATIONS, lambda _, flow, refine=refine: refine(flow), flow)
     return flow[:, :height, :width]
 
@@ -61,7 +58,7 @@ def seen_from(flow: jax.Array, step: jax.Array | float) -> jax.Array:
 
     Args:
       flow: `[B, H, W, 2]`, of `optical_flow`.
-      step: `1 - time` leads to the later frame, `-time` to the earlier; anything that broadcasts with the flow.
+      step: -0.5 leads to the earlier frame, 0.5 to the later one; anything that broadcasts with the flow.
 
     Returns:
       `[B, H, W, 2]`: g with `g(p) = flow(p - step * g(p))`, by fixed-point iteration.
@@ -102,7 +99,7 @@ def halfway(earlier: jax.Array, later: jax.Array, flow: jax.Array) -> jax.Array:
 
     Args:
       earlier, later: `[B, H, W, C]`.
-      flow: `[B, H, W, 2]`, of `optical_flow` at time 0.5.
+      flow: `[B, H, W, 2]`, of `optical_flow`.
 
     Returns:
       `[B, H, W, C]`.
@@ -148,14 +145,12 @@ def _cubic_weights(f):
     )
 
 
-def _refine(earlier, later, flow, *, time):
-    """One iteration: images `[B, H, W]`, flow `[B, H, W, 2]`, time `[1 or B, 1, 1, 1]` -> a better flow."""
-    before = bilinear_warp(earlier[..., None], -time * flow)[..., 0]
-    after = bilinear_warp(later[..., None], (1 - time) * flow)[..., 0]
+def _refine(earlier, later, flow):
+    """One iteration: images `[B, H, W]`, flow `[B, H, W, 2]` -> a better flow."""
+    before = bilinear_warp(earlier[..., None], -flow / 2)[..., 0]
+    after = bilinear_warp(later[..., None], flow / 2)[..., 0]
     difference = after - before
-    # How the difference changes with the flow.
-    time = time[..., 0]
-    dy, dx = _gradient(time * before + (1 - time) * after)
+    dy, dx = _gradient((before + after) / 2)  # how the difference changes with the flow
     weight = ROBUST / (jnp.abs(difference) + ROBUST)
     products = jnp.stack([dy * dy, dy * dx, dx * dx, dy * difference, dx * difference], -1)
     yy, yx, xx, y, x = jnp.moveaxis(_blur(weight[..., None] * products, _window()), -1, 0)

@@ -3,7 +3,7 @@
 Trains each row of the table below from nothing, on one core, and scores it on whole frames of the split `val`. All rows
 get equal time: so many training steps as fit into that of `--steps` steps of the row "flow". What a step and a window
 cost, as a multiple of that row's, is measured at the start of each, in turns with it; so rows of different machines and
-hours can be compared. Two rows at a time by default, on a core each. `--rows=NAME;...` trains some of them, `--seed`
+hours can be compared. As many rows at a time as there are cores. `--rows=NAME;...` trains some of them, `--seed`
 others of the same kind; rows that are in the results already are not trained again. Prints a Markdown table, from the
 results of all runs so far.
 """
@@ -25,7 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from optax import contrib
 
 from benchmarks import flops
 from input_pipeline import loader
@@ -33,7 +32,7 @@ from input_pipeline.degradation import degrade
 from msitf_jax import MSITFConfig, sharding
 from msitf_jax.evaluation.benchmark import score_outputs
 from msitf_jax.evaluation.metrics import luma, psnr
-from msitf_jax.training import initialization, losses, state, step
+from msitf_jax.training import initialization, losses, schedule, state, step
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "choices.jsonl"
@@ -184,14 +183,17 @@ def main():
         return
     done = {(row["row"], row["budget"], row["seed"]) for row in results()}
     missing = [name for name in names if (name, options.steps, options.seed) not in done]
-    free = list(range(os.cpu_count()))
+    free = sorted(os.sched_getaffinity(0))
 
     def run(name):
         core = free.pop()
         arguments = [f"--{key}={value}" for key, value in vars(options).items() if key not in ("rows", "core")]
         command = [sys.executable, "-m", "benchmarks.choices", *arguments, f"--rows={name}", f"--core={core}"]
-        line = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
-        free.append(core)
+        try:
+            output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+        finally:
+            free.append(core)
+        line = output.splitlines()[-1]
         with RESULTS.open("a") as file:
             file.write(line + "\n")
         print(line, flush=True)
@@ -343,19 +345,9 @@ def make_optimizer(row):
     area = sum(phase.share * phase.crop**2 * (2 * phase.frames - 1) for phase in row.phases)
     limit = MAX_GRAD_NORM * row.batch * area / (4 * 24**2 * 7)  # the loss is a sum
 
-    def matrices(params):
-        """All kernels, as matrices from what they see to what they give."""
-        return jax.tree.map(
-            lambda x: contrib.MuonDimensionNumbers(tuple(range(x.ndim - 1)), x.ndim - 1) if x.ndim > 1 else None, params
-        )
-
     @optax.inject_hyperparams
     def make(learning_rate):
-        if row.optimizer == "muon":
-            steps = contrib.muon(learning_rate, muon_weight_dimension_numbers=matrices, consistent_rms=0.2)
-        else:
-            steps = optax.adam(learning_rate, 0.9, 0.99)
-        return optax.chain(optax.clip_by_global_norm(limit), steps)
+        return schedule.make_optimizer(lambda _: learning_rate, name=row.optimizer, max_grad_norm=limit)
 
     return make(learning_rate=0.0)
 

@@ -52,6 +52,7 @@ def get_config() -> config_dict.ConfigDict:
     config.data.synthetic_width = 448
 
     config.optimizer = config_dict.ConfigDict()  # Adam
+    config.optimizer.name = "adam"  # or muon
     config.optimizer.schedule = "cosine"  # restarted cosine annealing; or constant
     config.optimizer.learning_rate = 2e-4
     config.optimizer.min_learning_rate = 1e-7

@@ -74,8 +74,8 @@ def method(name: FilePath, compute_dtype: ComputeDtype = "float32") -> Method:
     if name in BASELINES:
         if compute_dtype != "float32":
             raise ValueError(f"`compute_dtype` (={compute_dtype!r}) is for networks; {name} needs float32")
-        seen = {"margin": FLOW_MARGIN} if name == "flow" else {}
-        return Method(lambda state, clip: BASELINES[name](clip), {}, **seen)
+        seen = FLOW_MARGIN if name == "flow" else Method.margin
+        return Method(lambda state, clip: BASELINES[name](clip), {}, margin=seen)
     return network(weights.load(name), compute_dtype, tile_margin=weights.tile_margin(name))
 
 

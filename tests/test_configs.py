@@ -101,3 +101,13 @@ def test_what_the_benchmark_compares_are_networks(row):
 
 def test_one_row_of_the_benchmark_is_what_is_shipped():
     assert MSITFConfig(**choices.ROWS["shipped"].model) == MSITFConfig(**load(ROOT / "configs/msitf_small.py").model)
+
+
+def test_a_run_of_a_version_without_some_fields_goes_on():
+    now = msitf.get_config().to_dict()
+    before = {**now, "model": {**now["model"]}, "optimizer": {**now["optimizer"]}}
+    del before["optimizer"]["name"], before["model"]["alignment"]
+    assert configuration.changes(now, before, workdir="run", step=5) == []
+    now["model"]["alignment"] = "flow"
+    with pytest.raises(ValueError, match=r"^`model\.alignment` \(='flow'\): the run in run was begun with 'pcd'"):
+        configuration.changes(now, before, workdir="run", step=5)

@@ -50,6 +50,7 @@ def test_a_checkpoint_of_an_endless_run_along_the_flow_is_cooled_down(tmp_path, 
     monkeypatch.setattr(margin, "measure", lambda model: 40)
     flow = {f"model.{name}": value for name, value in vars(TINY_FLOW).items()}
     endless = flow | {"optimizer.schedule": "constant", "ema_decay": 0.9, "num_train_steps": 4}
+    endless |= {"optimizer.name": "muon", "data.frames": 3, "data.thirds": 0.5}
     train(tmp_path / "endless", **endless)
     (tmp_path / "cooled" / "checkpoints").mkdir(parents=True)
     shutil.copytree(tmp_path / "endless/checkpoints/4", tmp_path / "cooled/checkpoints/4")
@@ -60,6 +61,8 @@ def test_a_checkpoint_of_an_endless_run_along_the_flow_is_cooled_down(tmp_path, 
     rates = {record["step"]: record["train/learning_rate"] for record in records if "train/loss" in record}
     assert rates == pytest.approx({6: 1e-3 / 2 + 1e-7 / 2, 8: 1e-7}, rel=1e-5)
     assert weights.load(tmp_path / "cooled" / "model.safetensors").config == TINY_FLOW
+    with pytest.raises(ValueError, match=r"^`optimizer\.name` \(='adam'\): the run in .* was begun with 'muon'"):
+        train(tmp_path / "cooled", **endless | {"optimizer.name": "adam"})
 
 
 def test_a_run_learns_and_logs_under_the_documented_names():
@@ -278,6 +281,7 @@ def test_a_failure_is_not_hidden_by_what_closing_raises(tmp_path, monkeypatch):
         ("optimizer.period", 0, "must be above 0"),
         ("optimizer.warmup", -1, "must be 0 or more"),
         ("optimizer.cooldown", -1, "must be 0 or more"),
+        ("optimizer.name", "sgd", "must be one of adam, muon"),
         ("optimizer.schedule", "linear", "must be one of cosine, constant"),
         ("optimizer.b1", 1.0, "must be at least 0 and below 1"),
         ("optimizer.max_grad_norm", 0.0, "must be above 0"),

@@ -8,16 +8,19 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from msitf_jax.atomic import FilePath
+from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.precision import COMPUTE_DTYPES
 from msitf_jax.training.initialization import INITIALIZATIONS
 from msitf_jax.training.losses import LOSSES
-from msitf_jax.training.schedule import SCHEDULES
+from msitf_jax.training.schedule import OPTIMIZERS, SCHEDULES
 
 _T = TypeVar("_T")
 _OPTIONAL = ("init_from", "data.dir", "data.lr_dir", "optimizer.max_grad_norm", "ema_decay")
 _MOST = 2**63 - 1  # of what an index may be
 # Whether these are set decides what a checkpoint holds.
 _SHAPING = ("ema_decay", "optimizer.max_grad_norm")
+# What a field was before there was one.
+_FORMER = {f"model.{name}": value for name, value in vars(MSITFConfig()).items()} | {"optimizer.name": "adam"}
 
 
 def check(config: ConfigDict) -> None:
@@ -45,6 +48,8 @@ def check(config: ConfigDict) -> None:
     for name in ("b1", "b2"):
         if not 0 <= optimizer[name] < 1:
             raise ValueError(f"`optimizer.{name}` (={optimizer[name]!r}) must be at least 0 and below 1")
+    if optimizer.name not in OPTIMIZERS:
+        raise ValueError(f"`optimizer.name` (={optimizer.name!r}) must be one of {', '.join(OPTIMIZERS)}")
     if optimizer.schedule not in SCHEDULES:
         raise ValueError(f"`optimizer.schedule` (={optimizer.schedule!r}) must be one of {', '.join(SCHEDULES)}")
     for name in ("warmup", "cooldown"):
@@ -92,12 +97,13 @@ def changes(config: Mapping[str, Any], before: Mapping[str, Any], *, workdir: Fi
     Raises:
       ValueError: a field that the checkpoint's network or its optimizer's state does not fit.
     """
-    before, notes = flat(before), []
+    before, notes = _FORMER | flat(before), []
     for name, new in flat(config).items():
         old = before.get(name)
         if old == new:
             continue
-        if name.startswith("model.") or (name in _SHAPING and None in (old, new)):
+        fixed = name.startswith("model.") or name == "optimizer.name"
+        if fixed or (name in _SHAPING and None in (old, new)):
             raise ValueError(
                 f"`{name}` (={new!r}): the run in {workdir} was begun with {old!r}, "
                 "expected the same or another workdir"

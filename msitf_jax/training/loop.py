@@ -123,7 +123,9 @@ class _Run:
             self.rate = schedule.restarted_cosine(*limits, rates.period, rates.periods, rates.warmup)
         else:
             self.rate = schedule.constant_with_cooldown(*limits, config.num_train_steps, rates.cooldown, rates.warmup)
-        self.optimizer = schedule.make_optimizer(self.rate, b1=rates.b1, b2=rates.b2, max_grad_norm=rates.max_grad_norm)
+        self.optimizer = schedule.make_optimizer(
+            self.rate, name=rates.name, b1=rates.b1, b2=rates.b2, max_grad_norm=rates.max_grad_norm
+        )
         self.metrics = TrainMetrics.empty()
         self.pending = None  # the last step and its metrics, not looked at yet: JAX may still be computing them
         self.evaluated = None  # the last step that was evaluated

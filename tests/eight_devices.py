@@ -35,7 +35,10 @@ CONFIG = MSITFConfig(
 
 
 class Convolutions(nnx.Module):
-    """Stands in for the network where its minutes of compiling are too long: two convolutions of the resized clip."""
+    """Stands in for the network where its minutes of compiling are too long: two convolutions of the resized clip.
+
+    Each clip's time counts, as for networks along the flow.
+    """
 
     def __init__(self, *, rngs):
         self.conv1 = Conv(3, 16, rngs=rngs)
@@ -49,6 +52,8 @@ class Convolutions(nnx.Module):
         x = leaky_relu(self.conv1(base.reshape(-1, *base.shape[2:])))
         if survival is not None:
             x = x * survival.reshape(-1, 1, 1, 1)
+        if time is not None:
+            base = base + time.reshape(-1, 1, 1, 1, 1)
         return base + self.conv2(x).reshape(base.shape)
 
     def __call__(self, clip):
@@ -60,9 +65,11 @@ STEPS = 4
 SMALLEST_SHARDED = 64  # elements: a small network has no large arrays
 
 
-def make_batches(clips, size, frames, dtype):
+def make_batches(clips, size, frames, dtype, *, timed):
     noise = np.random.default_rng(0)
     shapes = {"low": (clips, frames, size, size, 3), "high": (clips, 2 * frames - 1, 4 * size, 4 * size, 3)}
+    if timed:
+        shapes["time"] = (clips,)
     return [{name: noise.random(shape).astype(dtype) for name, shape in shapes.items()} for _ in range(STEPS)]
 
 
@@ -113,7 +120,7 @@ def relative(value, reference):
 
 def main(network, dtype="float64"):
     sharding.SMALLEST_SHARDED = SMALLEST_SHARDED
-    batches = make_batches(8, 8, 2, dtype)
+    batches = make_batches(8, 8, 2, dtype, timed=network == "convolutions")
     alone = sharding.make_mesh(devices=jax.devices()[:1])
     losses, reference, _, _, _ = train(network, alone, batches, dtype)
     reference = sharding.gather(alone, reference)

@@ -149,7 +149,7 @@ def network():
     axes = _empty(figure, 100, 56)
     parts = (
         ("shallow features", "convolution, 5 residual\nblocks, frame by frame"),
-        ("interpolation", "pyramid, deformable\nalignment of neighbours"),
+        ("interpolation", "pyramid, deformable\nalignment of neighbors"),
         ("fusion over time", "ConvLSTM, both ways,\ndeformable alignment"),
         ("global context", "attention over time\nat every pixel"),
         ("trunk", "6 groups of Swin V2\nblocks, frame by frame"),

@@ -95,7 +95,7 @@ def scores():
             for left, value in zip(x, values[name], strict=True):
                 axes.annotate(f"{value:.1f}", (left, value), (0, 2), textcoords="offset points", ha="center", size=7.5)
         axes.set_ylim(min(map(min, values.values())) - 1.5, max(map(max, values.values())) + 0.6)
-        axes.set(title=clip, xticks=range(3), xticklabels=["all frames", "input's", "synthesised"])
+        axes.set(title=clip, xticks=range(3), xticklabels=["all frames", "input's", "synthesized"])
         axes.set_ylabel("PSNR-Y, dB (axis does not start at 0)", size=8)
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="y")

@@ -71,7 +71,7 @@ def main():
 
 def print_scores(clips, rows):
     """A Markdown table: a row for each method and clip, or the mean of more than a few; and how many beat bicubic."""
-    print("\n| clips | weights | PSNR-Y | SSIM-Y | at input frames | synthesised |\n|---|---|---|---|---|---|")
+    print("\n| clips | weights | PSNR-Y | SSIM-Y | at input frames | synthesized |\n|---|---|---|---|---|---|")
     found = {}
     for name, method in rows.items():
         scores = found[name] = benchmark.evaluate(clips, method, degradation=DEGRADATION, rule="published")
@@ -87,7 +87,7 @@ def print_scores(clips, rows):
 
 
 def cells(scores):
-    """PSNR-Y, SSIM-Y, PSNR-Y at input frames and at synthesised ones, as cells of a Markdown table."""
+    """PSNR-Y, SSIM-Y, PSNR-Y at input frames and at synthesized ones, as cells of a Markdown table."""
     psnr = [f"{scores[key]:.3f}" for key in ("psnr_y", "psnr_y_input", "psnr_y_synthesized")]
     return f"{psnr[0]} | {scores['ssim_y']:.4f} | {psnr[1]} | {psnr[2]}"
 

@@ -15,6 +15,7 @@ import tempfile
 import jax
 
 from benchmarks import turns
+from msitf_jax.training.huge_pages import restart_with_huge_pages
 
 # Kinds of operation, the heaviest first, and the HLO operations that each stands for.
 KINDS = {
@@ -49,6 +50,7 @@ def main():
     parser.add_argument("--batch", type=int, default=4, help="clips of a training step")
     parser.add_argument("--crop", type=int, default=24, help="side of its crops, in low-resolution pixels")
     options = parser.parse_args()
+    restart_with_huge_pages()
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # before JAX counts cores
     contender = turns.prepare(options.config, options.batch, options.crop)
     run = contender[options.what]

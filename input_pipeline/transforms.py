@@ -90,9 +90,9 @@ def random_thirds(rng: np.random.Generator, inputs: int) -> tuple[Part, float]:
 def activity(frames: Sequence[Frame], window: Window) -> float:
     """How much there is to learn from a window: detail and motion, in levels of 255.
 
-    The mean absolute difference between pixels beside each other plus that between two frames. The former is what the
-    downscaling takes away; the latter is large only where something with detail moves. Their sum needs no weights, and
-    a part that has much of only one is not lost. Green stands for brightness, and every other pixel for its neighbors.
+    The mean absolute difference between pixels two apart, down and across, plus that between two frames. The former is
+    large in detail, which the downscaling takes away; the latter only where something with detail moves. Their sum
+    needs no weights, and a part with much of only one counts, too. Of every other row and column, the green channel.
 
     Args:
       frames: `[H, W, 3]` uint8, at least two; the middle one and the next are looked at.

@@ -28,7 +28,7 @@ def export(
     compute_dtype: ComputeDtype = "float32",
     time: bool = False,
 ) -> None:
-    """Writes weights and the network around them as a serialised `jax.export.Exported`.
+    """Writes weights and the network around them as a serialized `jax.export.Exported`.
 
     What it holds maps `[batch, frames, height, width, 3]` float32 RGB in 0..1 to `[batch, 2 * frames - 1, 4 * height,
     4 * width, 3]` float32, not clipped; frames, height and width are at least 2.

@@ -59,7 +59,7 @@ def method(name: FilePath, compute_dtype: ComputeDtype = "float32") -> Method:
 
     Args:
       name: "trilinear" (the network's resized input, without what it learned), "bicubic" (imresize x4, each missing
-        frame the mean of its neighbours), "flow" (the same, its neighbors moved along the optical flow), or weights,
+        frame the mean of its neighbors), "flow" (the same, its neighbors moved along the optical flow), or weights,
         see `msitf_jax.weights.find`.
       compute_dtype: what the network computes in, "float32" or "bfloat16"; see `msitf_jax.model.precision`.
 

@@ -107,8 +107,8 @@ def test_baselines_agree_where_they_must():
         flat = methods.method(name)(np.full((2, 5, 6, 3), 200, np.uint8))
         np.testing.assert_array_equal(flat, 200)
     halves = methods.method("bicubic")(frames)[1].astype(float)
-    neighbours = methods.method("bicubic")(frames)[:3:2].astype(float)
-    assert np.abs(halves - neighbours.mean(0)).max() <= 1
+    neighbors = methods.method("bicubic")(frames)[:3:2].astype(float)
+    assert np.abs(halves - neighbors.mean(0)).max() <= 1
 
 
 def test_outputs_are_rounded_to_the_nearest_and_clipped():

@@ -40,7 +40,7 @@ def test_shift_mask_separates_what_the_roll_brought_together(size):
     columns = (np.arange(width) + swin.SHIFT) % width
     mask = swin.shift_mask(swin.shift_regions(height, width))
     for row, column in np.ndindex(height // 8, width // 8):
-        # Where each token of this window stood; neighbours within the frame are less than 8 apart.
+        # Where each token of this window stood; neighbors within the frame are less than 8 apart.
         y = np.repeat(rows[8 * row : 8 * row + 8], 8)
         x = np.tile(columns[8 * column : 8 * column + 8], 8)
         apart = (np.abs(y[:, None] - y) >= 8) | (np.abs(x[:, None] - x) >= 8)

@@ -46,7 +46,7 @@ def test_configuration_is_read_from_the_shapes(tiny_state):
     assert from_torch(tiny_state).config == TINY
 
 
-def test_that_both_neighbours_are_sampled_is_read_from_the_shapes():
+def test_that_both_neighbors_are_sampled_is_read_from_the_shapes():
     config = MSITFConfig(**(vars(TINY) | {"interpolation": "both"}))
     assert from_torch(to_torch(tiny_network(config))).config == config
 

@@ -51,7 +51,7 @@ def told(marked):
 
 
 def run(window):
-    """What a network shows whose outputs are the pictures and the means of neighbours: ((scene, number * 10), time)."""
+    """What a network shows whose outputs are the pictures and the means of neighbors: ((scene, number * 10), time)."""
     clip = [tuple(pixels[0, 0, :2].tolist()) for pixels in window.clip]
     between = [tuple((np.add(a, b) / 2).tolist()) for a, b in itertools.pairwise(clip)]
     outputs = [value for pair in itertools.zip_longest(clip, between) for value in pair][:-1]

@@ -31,7 +31,7 @@ def windows(frames: int, rule: Rule) -> list[Window]:
     """Cuts a full-rate clip into windows.
 
     Args:
-      frames: how many the clip has. Inputs are frames 0, 2, 4, ...; an even clip's last frame has no later neighbour.
+      frames: how many the clip has. Inputs are frames 0, 2, 4, ...; an even clip's last frame has no later neighbor.
       rule: "published" takes whole windows of 7, every 6 frames, and drops what is left; "all" adds a window that ends
         on the last frame that can be scored, and takes clips of 3 to 6 frames as one short window.
 

@@ -205,7 +205,7 @@ class MSITF(nnx.Module):
 
     @jax.named_scope("interpolation")
     def interpolate(self, features: jax.Array) -> jax.Array:
-        """Puts features between those of every two neighbours: `[B, N, H, W, C]` -> `[B, 2N-1, H, W, C]`."""
+        """Puts features between those of every two neighbors: `[B, N, H, W, C]` -> `[B, 2N-1, H, W, C]`."""
         batch, frames, *frame = features.shape
 
         def pairs(x, first):

@@ -20,7 +20,7 @@ from msitf_jax.ops.dtypes import at_least_float32
 
 TILE_COLUMNS = 64
 TILES_PER_THREAD = 2  # where they don't divide evenly, at most a third of the time is lost
-SMALLEST_STRIP = 4  # rows; each brings two more from its neighbours
+SMALLEST_STRIP = 4  # rows; each brings two more from its neighbors
 FEW_PIXELS = 512  # up to here, moving them costs as much as it gains
 LARGE_IMAGE, LARGE_BATCH, PART = 2 << 20, 7 << 19, 3 << 19  # bytes of input and cotangent: see `_cached_part`
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -79,8 +79,8 @@ def _strips(shape):
 def _side_by_side(x, kernel, *, strips, dtype):
     """The plain convolution at stride 1, of one image a strip high in which all strips of all images lie in a row.
 
-    Between them are columns of zeros, which serve as padding for both neighbours; above and below each strip are its
-    neighbours' rows.
+    Between them are columns of zeros, which serve as padding for both neighbors; above and below each strip are its
+    neighbors' rows.
     """
     batch, height, width, channels = x.shape
     pad, rows = kernel.shape[0] // 2, height // strips

@@ -41,14 +41,14 @@ def bicubic_base(clip: jax.Array) -> jax.Array:
     """Bicubic in space, in time each frame or the mean of two: `[B, N, H, W, C]` -> `[B, 2N-1, 4H, 4W, C]`.
 
     Every frame is enlarged by Keys' cubic kernel (a = -0.5) with mirrored borders, which is MATLAB's
-    `imresize(4, "bicubic")`; each frame between is the mean of its neighbours.
+    `imresize(4, "bicubic")`; each frame between is the mean of its neighbors.
     """
     large = bicubic4x(clip)
     return interleave(large, (large[:, :-1] + large[:, 1:]) / 2)
 
 
 def flow_base(clip: jax.Array) -> jax.Array:
-    """As `bicubic_base`, but each frame between is the mean of its neighbours moved halfway along the optical flow.
+    """As `bicubic_base`, but each frame between is the mean of its neighbors moved halfway along the optical flow.
 
     See `msitf_jax.ops.optical_flow`.
     """

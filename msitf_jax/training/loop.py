@@ -319,7 +319,7 @@ class _Run:
         if jax.process_index() == 0:
             path = self.workdir / "model.safetensors"
             model = nnx.merge(self.graph, params)
-            self.progress.say("measuring how far tiles must overlap, which takes up to a minute")
+            self.progress.say("measuring how far tiles must overlap, which takes a minute or two")
             weights.write(model, {"degradation": self.data.degradation, "training_step": str(self.done)}, path)
             drawn = report.draw(self.workdir, self.pictures, f"{self.workdir.name}: {self.done} steps")
             self.progress.say(f"weights: {path}\nreport: {drawn}")

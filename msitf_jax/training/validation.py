@@ -18,7 +18,7 @@ from msitf_jax.model.config import Base
 from msitf_jax.training.step import EvalStep
 
 NAMES = ("psnr_y", "ssim_y", "psnr_y_input", "psnr_y_synthesized")
-SHOWN = (2, 3)  # frames of the first clip: an input's, and the next, which is synthesised
+SHOWN = (2, 3)  # frames of the first clip: an input's, and the next, which is synthesized
 
 
 class Validation:

@@ -13,7 +13,7 @@ from msitf_jax.video.windows import Still
 
 WIDTH = 256  # pixels that a picture is reduced to before it is compared
 HELD = 4  # frames for which a picture counts once; shown for longer, it counts again every frame
-_REACH = 2  # neighbours on each side that a picture's change is compared with
+_REACH = 2  # neighbors on each side that a picture's change is compared with
 
 
 def mark_cuts(stills: Iterable[Still], kind: Pixels) -> Iterator[Still]:

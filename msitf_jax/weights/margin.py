@@ -10,7 +10,7 @@ from msitf_jax.model.config import MSITFConfig
 from msitf_jax.model.msitf import MSITF
 from msitf_jax.model.swin import WINDOW
 
-# Input pixels, of weights that say nothing. Without flow: random weights of the published size, which add 12 and 32 of
+# Input pixels, of weights whose metadata have none. Without flow: random weights of the published size, which add 12 and 32 of
 # 255 and sample up to 10 pixels away at every level, have 34 and 63 (tests/test_margin.py, slow). With flow: the most
 # that `measure` finds.
 WITHOUT_FLOW = 64
@@ -23,7 +23,7 @@ _CUT = 4 * WINDOW  # where on each axis the part begins, and how far before the 
 
 
 def default(config: MSITFConfig) -> int:
-    """Input pixels, for weights that say nothing."""
+    """Input pixels, for weights whose metadata have none."""
     return WITH_FLOW if "flow" in (config.alignment, config.base) else WITHOUT_FLOW
 
 

@@ -2,7 +2,7 @@
 
 The sums are those of `reference`. What is said of speed was measured with jax 0.10.2 and read off the machine code.
 
-- A group of channels is an image of its own in the table that is sampled. A pixel and its right neighbour are one run
+- A group of channels is an image of its own in the table that is sampled. A pixel and its right neighbor are one run
   of numbers there, and what a sample adds to the gradient of x is two such runs.
 - The backward pass samples anew, some rows of pixels at a time, and adds to one table of sums for all of them. Products
   of a sample's gradient with its four corners give the gradients of its offset and mask.

@@ -11,8 +11,8 @@ from msitf_jax.model.msitf import MSITF
 from msitf_jax.model.swin import WINDOW
 
 # Input pixels, of weights whose metadata have none. Without flow: random weights of the published size, which add 12
-# and 32 of 255 and sample up to 10 pixels away at every level, have 34 and 63 (tests/test_margin.py, slow). With flow: the
-# most that `measure` finds.
+# and 32 of 255 and sample up to 10 pixels away at every level, have 34 and 63 (tests/test_margin.py, slow). With
+# flow: the most that `measure` finds.
 WITHOUT_FLOW = 64
 WITH_FLOW = 120
 MOST = 512

@@ -38,7 +38,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "choices.jsonl"
 REFERENCE = "flow"
 WARMUP = 0.05  # part of the steps over which the rate rises; then it falls as a cosine
-MAX_GRAD_NORM = 45_000.0  # of four clips of four 24x24 frames
+BATCH = 4  # clips a step
+MAX_GRAD_NORM = 45_000.0  # of as many of four 24x24 frames
 TURNS = 7  # in which costs are measured
 VALIDATION_SEPTUPLETS = 15  # spread over the clips, which count alike
 VID4 = (144, 180)  # height, width of the window that is timed
@@ -98,7 +99,6 @@ class Row:
     Attributes:
       model: fields of `MSITFConfig`.
       phases: parts of the training, in order.
-      batch: clips a step.
       rate: the highest learning rate.
       optimizer: "adam" or "muon".
       average: decay of a moving average of the parameters, which is scored in their place; the rate then stays at its
@@ -108,7 +108,6 @@ class Row:
 
     model: dict
     phases: tuple[Phase, ...] = (Phase(),)
-    batch: int = 4
     rate: float = 1e-3
     optimizer: str = "adam"
     average: float | None = None
@@ -135,13 +134,11 @@ ROWS = {
     "rate 5e-4": Row(FLOW, rate=5e-4),
     "rate 2e-3": Row(FLOW, rate=2e-3),
     "muon": Row(FLOW, optimizer="muon"),
-    "batches of 2": Row(FLOW, batch=2),
     "crops of 16": Row(FLOW, (Phase(crop=16),)),
     "crops of 32": Row(FLOW, (Phase(crop=32),)),
     "crops of 16, 24, 32": Row(FLOW, tuple(Phase(1 / 3, crop=crop) for crop in (16, 24, 32))),
     "best of 4 crops": Row(FLOW, (Phase(candidates=4),)),
     "2 frames, then 4": Row(FLOW, (Phase(1 / 3, frames=2), Phase(2 / 3))),
-    "2 frames": Row(FLOW, (Phase(frames=2),)),
     "3 frames": Row(FLOW, (Phase(frames=3),), score_thirds=True),
     "3 frames, thirds": Row(FLOW, (Phase(frames=3, thirds=0.5),), score_thirds=True),
     "squares at the end": Row(FLOW, (Phase(0.7), Phase(0.3, loss="squares"))),
@@ -263,9 +260,9 @@ class Trial:
             threads=1,
         )
         rng = np.random.default_rng(options.seed)
-        for batch in loader.train_batches(data, seed=100 * number + options.seed, batch_size=self.row.batch):
+        for batch in loader.train_batches(data, seed=100 * number + options.seed, batch_size=BATCH):
             if phase.blanked:
-                batch["low"][np.arange(self.row.batch), rng.integers(phase.frames, size=self.row.batch)] = 0
+                batch["low"][np.arange(BATCH), rng.integers(phase.frames, size=BATCH)] = 0
             yield sharding.global_batch(self.mesh, batch)
 
     def calls(self, clip):
@@ -343,7 +340,7 @@ def train(name, options):
 def make_optimizer(row):
     """Adam or Muon for a row; its rate is set before each step."""
     area = sum(phase.share * phase.crop**2 * (2 * phase.frames - 1) for phase in row.phases)
-    limit = MAX_GRAD_NORM * row.batch * area / (4 * 24**2 * 7)  # the loss is a sum
+    limit = MAX_GRAD_NORM * area / (24**2 * 7)  # the loss is a sum
 
     @optax.inject_hyperparams
     def make(learning_rate):

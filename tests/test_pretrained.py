@@ -30,8 +30,8 @@ def test_the_small_network_is_that_of_its_configuration():
 
 
 def test_tiles_of_the_small_network_overlap_as_its_file_says():
-    assert weights.tile_margin("msitf-small") == 88
-    assert methods.method("msitf-small").margin == 88
+    assert weights.tile_margin("msitf-small") == 80
+    assert methods.method("msitf-small").margin == 80
 
 
 @pytest.mark.slow
@@ -46,7 +46,7 @@ def test_a_name_is_as_good_as_a_file(capsys, tmp_path):
     assert cli.main(["info", str(weights.find("msitf-small"))]) == 0
     assert capsys.readouterr().out == by_name
     assert by_name.startswith("parameters     321,748\n")
-    assert "\ntile_margin    88\n" in by_name
+    assert "\ntile_margin    80\n" in by_name
 
     assert cli.main(["convert", "msitf-small", str(tmp_path / "copy.safetensors"), "--half"]) == 0
     assert (tmp_path / "copy.safetensors").read_bytes() == weights.find("msitf-small").read_bytes()
@@ -71,6 +71,6 @@ def test_an_unknown_name_is_answered_with_those_there_are():
 def test_scores_are_those_of_the_model_card():
     clips, _ = find_clips("vid4", shared("data/vid4"))
     found = evaluate(clips, methods.method("msitf-small"), degradation="bi", rule="published", progress=False)["clips"]
-    for clip, psnr_y, ssim_y in (("calendar", 21.937, 0.7033), ("walk", 27.385, 0.8495)):
+    for clip, psnr_y, ssim_y in (("calendar", 22.306, 0.7307), ("walk", 27.696, 0.8575)):
         assert found[clip]["psnr_y"] == pytest.approx(psnr_y, abs=1e-3)
         assert found[clip]["ssim_y"] == pytest.approx(ssim_y, abs=1e-4)

@@ -4,7 +4,7 @@ import hashlib
 import pathlib
 
 SHA256 = {
-    "msitf-small": "f26cebd63458e4b327a47f78cb30e4abcb26740f87b5063859205db5b60d4efc",
+    "msitf-small": "219c02a24fe3d07c23c495692574d1209ecb72264d7b445047039bd314f9fd56",
 }
 
 
